@@ -1,0 +1,131 @@
+//! The canonical form of an event, and its hash.
+//!
+//! The form, as bytes: the version 1; `school_id`, `user_id` and the 16 bytes of `id`; the
+//! canonical type name; `user_role`; `occurred_at` in milliseconds; `session_id`, `course_id`,
+//! `classroom_id`, `app`, `device_type`, `app_version`; then the members of `data`, and the unknown
+//! members of the envelope, as objects. `sent_at`, `received_at` and `event_time` are left out.
+//! A value is a tag and its content: `n` null, `t` true, `f` false, `i` a whole number (i64, little
+//! endian), `d` any other number (the bits of its f64), `x` a number beyond f64 (its text), `s` a
+//! string (length as u32, UTF-8), `a` elements `e`, `o` members sorted by name `e`.
+//! Always true: key order, white space, escapes, the spelling of numbers, aliases, and a null in
+//! place of an absent known field do not change the hash; anything else does.
+
+use crate::event::LearningEvent;
+use crate::ids::{ContentHash, first_16};
+use crate::json::{Reader, Value};
+use crate::number;
+use crate::parse::Member;
+
+/// Hashes an event; `data` and `extra` are its members, their repeated names ruled out.
+pub(crate) fn content_hash(
+    event: &LearningEvent,
+    data: &mut [Member<'_>],
+    extra: &mut [Member<'_>],
+) -> ContentHash {
+    let mut form = Form(Vec::with_capacity(256 + event.data.len() + event.extra.len()));
+    form.0.push(1);
+    form.text(event.school_id.as_str());
+    form.text(event.user_id.as_str());
+    form.0.extend_from_slice(event.id.as_uuid().as_bytes());
+    form.text(event.type_name());
+    form.text(event.user_role.as_str());
+    form.whole(event.occurred_at.as_ms());
+    let optional = [
+        event.session_id.as_ref().map(AsRef::as_ref),
+        event.course_id.as_ref().map(AsRef::as_ref),
+        event.classroom_id.as_ref().map(AsRef::as_ref),
+        event.app.as_deref(),
+        event.device_type.as_deref(),
+        event.app_version.as_deref(),
+    ];
+    for text in optional {
+        match text {
+            Some(text) => form.text(text),
+            None => form.0.push(b'n'),
+        }
+    }
+    form.members(data);
+    form.members(extra);
+    ContentHash::from_bytes(first_16(&blake3::hash(&form.0)))
+}
+
+struct Form(Vec<u8>);
+
+impl Form {
+    fn members(&mut self, members: &mut [Member<'_>]) {
+        members.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        self.0.push(b'o');
+        for member in members.iter().filter(|member| !member.absent) {
+            self.text(member.name());
+            self.value(&member.value);
+        }
+        self.0.push(b'e');
+    }
+
+    fn text(&mut self, text: &str) {
+        self.0.push(b's');
+        // An event of more than 4 GiB never gets here; if it did, only the hash would be weaker.
+        self.0.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn whole(&mut self, number: i64) {
+        self.0.push(b'i');
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn number(&mut self, text: &str) {
+        if let Some(whole) = number::whole(text) {
+            return self.whole(whole);
+        }
+        match number::finite(text) {
+            Some(number) => {
+                self.0.push(b'd');
+                self.0.extend_from_slice(&number.to_bits().to_le_bytes());
+            }
+            None => {
+                self.0.push(b'x');
+                self.text(text);
+            }
+        }
+    }
+
+    /// Recursion is bounded by the reader's limit on nesting.
+    fn value(&mut self, value: &Value<'_>) {
+        match value {
+            Value::Null => self.0.push(b'n'),
+            Value::Bool(true) => self.0.push(b't'),
+            Value::Bool(false) => self.0.push(b'f'),
+            Value::Number(text) => self.number(text),
+            Value::Millis(ms) => self.whole(i64::try_from(*ms).unwrap_or(i64::MAX)),
+            Value::String(text) => self.text(text),
+            Value::Array(text) => {
+                self.0.push(b'a');
+                let scanned = Reader::new(text).array(|reader| {
+                    let element = reader.value()?;
+                    self.value(&element);
+                    Ok(())
+                });
+                debug_assert!(scanned.is_ok(), "a nested value was checked when it was skipped");
+                self.0.push(b'e');
+            }
+            Value::Object(text) => {
+                let mut members = Vec::new();
+                let scanned = Reader::new(text).object(|reader, key| {
+                    members.push((key.text, reader.value()?));
+                    Ok(())
+                });
+                debug_assert!(scanned.is_ok(), "a nested value was checked when it was skipped");
+                // Stable: of members with one name, which only nested objects may have, the order
+                // stays.
+                members.sort_by(|a, b| a.0.cmp(&b.0));
+                self.0.push(b'o');
+                for (name, value) in &members {
+                    self.text(name);
+                    self.value(value);
+                }
+                self.0.push(b'e');
+            }
+        }
+    }
+}

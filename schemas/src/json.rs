@@ -1,0 +1,450 @@
+//! A strict JSON reader that borrows from the text and visits each byte once.
+//!
+//! In: UTF-8 text. Out: values whose strings and nested containers borrow from it.
+//! Always true: it takes exactly the texts of RFC 8259 that are nested at most [`DEPTH_MAX`] deep
+//! and whose escapes name characters; it neither recurses nor panics.
+//! Why not `serde_json`: its depth limit is fixed and does not hold for skipped values, its floats
+//! are not rounded correctly by default, and one visit of `data` must give both text and members.
+//! Not here: duplicate members (the callers see every one).
+
+use std::borrow::Cow;
+
+/// The deepest nesting; the event itself is the first level.
+pub(crate) const DEPTH_MAX: u32 = 64;
+/// Levels above a nested value: the event, and its `data`.
+const DEPTH_ABOVE: u32 = 2;
+
+/// Where and why a text is not JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    /// The byte at fault.
+    pub(crate) at: usize,
+    /// What is wrong, as the end of a sentence.
+    pub(crate) what: &'static str,
+}
+
+impl Broken {
+    /// Line and column, both from 1; a column counts bytes.
+    pub(crate) fn place(&self, text: &str) -> (usize, usize) {
+        let before = text.as_bytes().get(..self.at).unwrap_or(text.as_bytes());
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+        (line, column)
+    }
+}
+
+/// One value. Containers are their text, checked and skipped.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value<'a> {
+    Null,
+    Bool(bool),
+    /// The number's text.
+    Number(&'a str),
+    /// Milliseconds, converted from an alias that counts seconds.
+    Millis(u64),
+    String(Cow<'a, str>),
+    Array(&'a str),
+    Object(&'a str),
+}
+
+impl Value<'_> {
+    /// The value in a few words, for messages.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Null => "null".to_owned(),
+            Self::Bool(truth) => truth.to_string(),
+            Self::Number(text) => format!("the number {}", shortened(text)),
+            Self::Millis(ms) => format!("{ms} ms"),
+            Self::String(text) => format!("the string {:?}", shortened(text)),
+            Self::Array(_) => "an array".to_owned(),
+            Self::Object(_) => "an object".to_owned(),
+        }
+    }
+}
+
+/// At most 40 characters of a text.
+pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
+        None => text.into(),
+    }
+}
+
+/// A member's name, and how it was written, quotes included.
+#[derive(Clone, Debug)]
+pub(crate) struct Key<'a> {
+    pub(crate) text: Cow<'a, str>,
+    pub(crate) raw: &'a str,
+}
+
+/// Reads values one after another.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) const fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// The next byte's place.
+    pub(crate) const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The text from a place that [`Reader::at`] gave to here.
+    pub(crate) fn since(&self, start: usize) -> &'a str {
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.peek();
+        self.at += usize::from(byte.is_some());
+        byte
+    }
+
+    #[inline]
+    pub(crate) fn skip_space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    pub(crate) const fn broken(&self, what: &'static str) -> Broken {
+        Broken { at: self.at, what }
+    }
+
+    /// Only white space may follow.
+    pub(crate) fn end(&mut self) -> Result<(), Broken> {
+        self.skip_space();
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.broken("there is more text after the end of the JSON value")),
+        }
+    }
+
+    /// Visits the members of the object that stands here; `member` must read the value.
+    pub(crate) fn object(
+        &mut self,
+        mut member: impl FnMut(&mut Self, Key<'a>) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
+        self.skip_space();
+        if self.peek() != Some(b'{') {
+            return Err(self.broken("expected an object"));
+        }
+        self.at += 1;
+        self.skip_space();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.skip_space();
+            let start = self.at;
+            if self.peek() != Some(b'"') {
+                return Err(self.broken("expected a member's name in double quotes"));
+            }
+            let text = self.string()?;
+            let raw = self.since(start);
+            self.colon()?;
+            member(self, Key { text, raw })?;
+            self.skip_space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(_) => return Err(self.broken("expected `,` or `}` after a member")),
+                None => return Err(self.broken("the text ends inside an object")),
+            }
+        }
+    }
+
+    /// Visits the elements of the array that stands here; `element` must read each.
+    pub(crate) fn array(
+        &mut self,
+        mut element: impl FnMut(&mut Self) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
+        self.skip_space();
+        if self.peek() != Some(b'[') {
+            return Err(self.broken("expected an array"));
+        }
+        self.at += 1;
+        self.skip_space();
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.skip_space();
+            element(self)?;
+            self.skip_space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(_) => return Err(self.broken("expected `,` or `]` after an element")),
+                None => return Err(self.broken("the text ends inside an array")),
+            }
+        }
+    }
+
+    /// Reads one value.
+    pub(crate) fn value(&mut self) -> Result<Value<'a>, Broken> {
+        self.skip_space();
+        let start = self.at;
+        match self.peek() {
+            Some(b'"') => self.string().map(Value::String),
+            Some(b'-' | b'0'..=b'9') => {
+                self.skip_number()?;
+                Ok(Value::Number(self.since(start)))
+            }
+            Some(b'{') => {
+                self.skip_container()?;
+                Ok(Value::Object(self.since(start)))
+            }
+            Some(b'[') => {
+                self.skip_container()?;
+                Ok(Value::Array(self.since(start)))
+            }
+            Some(b't') => self.word("true").map(|()| Value::Bool(true)),
+            Some(b'f') => self.word("false").map(|()| Value::Bool(false)),
+            Some(b'n') => self.word("null").map(|()| Value::Null),
+            Some(_) => Err(self.broken("expected a JSON value")),
+            None => Err(self.broken("the text ends where a value should stand")),
+        }
+    }
+
+    fn colon(&mut self) -> Result<(), Broken> {
+        self.skip_space();
+        match self.peek() {
+            Some(b':') => {
+                self.at += 1;
+                Ok(())
+            }
+            _ => Err(self.broken("expected `:` after a member's name")),
+        }
+    }
+
+    fn word(&mut self, word: &'static str) -> Result<(), Broken> {
+        match self.text.as_bytes().get(self.at..self.at + word.len()) {
+            Some(found) if found == word.as_bytes() => {
+                self.at += word.len();
+                Ok(())
+            }
+            _ => Err(self.broken("expected a JSON value")),
+        }
+    }
+
+    fn digits(&mut self) -> bool {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+        self.at > start
+    }
+
+    fn skip_number(&mut self) -> Result<(), Broken> {
+        let what = "a number is not written as JSON writes numbers";
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        let zero = self.peek() == Some(b'0');
+        let start = self.at;
+        if !self.digits() || (zero && self.at > start + 1) {
+            return Err(self.broken(what));
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            if !self.digits() {
+                return Err(self.broken(what));
+            }
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            if !self.digits() {
+                return Err(self.broken(what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves to the next quote or backslash of a string; control characters are refused.
+    #[inline]
+    fn plain(&mut self) -> Result<u8, Broken> {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        match rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)) {
+            Some(length) => {
+                self.at += length;
+                match self.peek() {
+                    Some(byte @ (b'"' | b'\\')) => Ok(byte),
+                    _ => Err(self.broken("a string holds a control character; escape it")),
+                }
+            }
+            None => {
+                self.at = self.text.len();
+                Err(self.broken("the text ends inside a string"))
+            }
+        }
+    }
+
+    /// Reads the string that stands here.
+    fn string(&mut self) -> Result<Cow<'a, str>, Broken> {
+        self.at += 1;
+        let start = self.at;
+        if self.plain()? == b'"' {
+            let text = self.since(start);
+            self.at += 1;
+            return Ok(Cow::Borrowed(text));
+        }
+        let mut text = String::from(self.since(start));
+        loop {
+            self.at += 1;
+            text.push(self.escape()?);
+            let start = self.at;
+            let stop = self.plain()?;
+            text.push_str(self.since(start));
+            if stop == b'"' {
+                self.at += 1;
+                return Ok(Cow::Owned(text));
+            }
+        }
+    }
+
+    /// Passes over the string that stands here, checking it like [`Reader::string`].
+    fn skip_string(&mut self) -> Result<(), Broken> {
+        self.at += 1;
+        while self.plain()? == b'\\' {
+            self.at += 1;
+            self.escape()?;
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// The character that an escape stands for, after its backslash.
+    fn escape(&mut self) -> Result<char, Broken> {
+        let what = "a string holds an escape that JSON does not know";
+        match self.next() {
+            Some(byte @ (b'"' | b'\\' | b'/')) => Ok(char::from(byte)),
+            Some(b'b') => Ok('\u{8}'),
+            Some(b'f') => Ok('\u{c}'),
+            Some(b'n') => Ok('\n'),
+            Some(b'r') => Ok('\r'),
+            Some(b't') => Ok('\t'),
+            Some(b'u') => {
+                let half = "a string holds half of a surrogate pair";
+                let first = self.hex()?;
+                let code = if (0xd800..0xdc00).contains(&first) {
+                    if self.next() != Some(b'\\') || self.next() != Some(b'u') {
+                        return Err(self.broken(half));
+                    }
+                    let second = self.hex()?;
+                    if !(0xdc00..0xe000).contains(&second) {
+                        return Err(self.broken(half));
+                    }
+                    0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)
+                } else {
+                    first
+                };
+                char::from_u32(code).ok_or(self.broken(half))
+            }
+            _ => Err(self.broken(what)),
+        }
+    }
+
+    fn hex(&mut self) -> Result<u32, Broken> {
+        let mut code = 0;
+        for _ in 0..4 {
+            let digit = self.next().and_then(|byte| char::from(byte).to_digit(16));
+            let Some(digit) = digit else {
+                return Err(self.broken("a string holds a \\u without four hexadecimal digits"));
+            };
+            code = code * 16 + digit;
+        }
+        Ok(code)
+    }
+
+    /// Passes over the container that stands here. The open containers are bits of one number, so
+    /// the depth is bounded and nothing recurses.
+    fn skip_container(&mut self) -> Result<(), Broken> {
+        let (mut objects, mut depth) = (0_u64, 0_u32);
+        loop {
+            // Here a value stands.
+            self.skip_space();
+            match self.peek() {
+                Some(open @ (b'{' | b'[')) => {
+                    if depth + DEPTH_ABOVE >= DEPTH_MAX {
+                        return Err(self.broken("it is nested more than 64 levels deep"));
+                    }
+                    objects = objects << 1 | u64::from(open == b'{');
+                    depth += 1;
+                    self.at += 1;
+                    self.skip_space();
+                    let close = if open == b'{' { b'}' } else { b']' };
+                    if self.peek() != Some(close) {
+                        if open == b'{' {
+                            self.member_name()?;
+                        }
+                        continue;
+                    }
+                }
+                Some(b'"') => self.skip_string()?,
+                Some(b'-' | b'0'..=b'9') => self.skip_number()?,
+                _ => {
+                    self.value()?;
+                }
+            }
+            // Here a value has ended, or its container is empty.
+            loop {
+                if depth == 0 {
+                    return Ok(());
+                }
+                self.skip_space();
+                let in_object = objects & 1 == 1;
+                match self.peek() {
+                    Some(b',') => {
+                        self.at += 1;
+                        if in_object {
+                            self.skip_space();
+                            self.member_name()?;
+                        }
+                        break;
+                    }
+                    Some(b'}') if in_object => {}
+                    Some(b']') if !in_object => {}
+                    Some(_) => return Err(self.broken("expected `,` or the end of a container")),
+                    None => return Err(self.broken("the text ends inside an object or array")),
+                }
+                self.at += 1;
+                objects >>= 1;
+                depth -= 1;
+            }
+        }
+    }
+
+    fn member_name(&mut self) -> Result<(), Broken> {
+        if self.peek() != Some(b'"') {
+            return Err(self.broken("expected a member's name in double quotes"));
+        }
+        self.skip_string()?;
+        self.colon()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! The stored form of a log record: protobuf, `chalkstream.log.v1`, with a format version.
+//!
+//! In: an event, a control record, or a rejected event. Out: bytes, and the same value again.
+//! Always true: decoding what was encoded gives an equal value; bytes of another format fail to
+//! decode and never default. The payload is read again from the text of `data` by the code that
+//! read it first.
+//! Not here: keys, offsets and topics (event-log).
+
+use prost::Message;
+use uuid::Uuid;
+
+use crate::control::ControlRecord;
+use crate::event::{LearningEvent, UserRole};
+use crate::ids::{ContentHash, EventId, IdError, SchoolId};
+use crate::payload::Payload;
+use crate::proto::log::v1 as wire;
+use crate::reason::{RejectReason, Rejection};
+use crate::time::Timestamp;
+
+/// The format of the records that this version writes.
+pub const FORMAT: u32 = 1;
+
+/// A record of the topic `chalkstream.events`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogRecord {
+    /// What somebody did.
+    Event(Box<LearningEvent>),
+    /// What folds use from here on.
+    Control(ControlRecord),
+}
+
+/// Why bytes are not a record.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes are no protobuf of the expected message.
+    #[error("the record is not a protobuf message of chalkstream.log.v1")]
+    Protobuf(#[from] prost::DecodeError),
+    /// Another version wrote the record.
+    #[error("the record has format {found}; this version reads format {FORMAT}")]
+    Format {
+        /// The record's format.
+        found: u32,
+    },
+    /// A field is absent or invalid.
+    #[error("the record's field {0} is absent or invalid")]
+    Field(&'static str),
+    /// `data` is not valid for the event's type.
+    #[error("the record's payload is not valid: {0}")]
+    Payload(Rejection),
+}
+
+/// Appends an event's record to `out`.
+pub fn encode_event(event: &LearningEvent, out: &mut Vec<u8>) {
+    let body = wire::record::Body::Event(event_to_wire(event));
+    append(&wire::Record { format: FORMAT, body: Some(body) }, out);
+}
+
+fn append(message: &impl Message, out: &mut Vec<u8>) {
+    out.reserve(message.encoded_len());
+    let encoded = message.encode(out);
+    debug_assert!(encoded.is_ok(), "a Vec grows as needed");
+}
+
+impl LogRecord {
+    /// The bytes to store.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Event(event) => encode_event(event, &mut out),
+            Self::Control(control) => {
+                let body = wire::record::Body::Control(control.to_wire());
+                append(&wire::Record { format: FORMAT, body: Some(body) }, &mut out);
+            }
+        }
+        out
+    }
+
+    /// The record of stored bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let record = wire::Record::decode(bytes)?;
+        check_format(record.format)?;
+        match record.body.ok_or(DecodeError::Field("body"))? {
+            wire::record::Body::Event(event) => {
+                event_from_wire(event).map(|event| Self::Event(Box::new(event)))
+            }
+            wire::record::Body::Control(control) => {
+                ControlRecord::from_wire(control).map(Self::Control)
+            }
+        }
+    }
+}
+
+const fn check_format(found: u32) -> Result<(), DecodeError> {
+    if found == FORMAT { Ok(()) } else { Err(DecodeError::Format { found }) }
+}
+
+fn event_to_wire(event: &LearningEvent) -> wire::StoredEvent {
+    let owned = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+    wire::StoredEvent {
+        id: event.id.as_uuid().as_bytes().to_vec(),
+        original_id: owned(&event.original_id),
+        school_id: event.school_id.to_string(),
+        user_id: event.user_id.to_string(),
+        user_role: role_to_wire(event.user_role).into(),
+        occurred_at_ms: event.occurred_at.as_ms(),
+        sent_at_ms: event.sent_at.map(Timestamp::as_ms),
+        received_at_ms: event.received_at.as_ms(),
+        event_time_ms: event.event_time.as_ms(),
+        session_id: event.session_id.as_ref().map(ToString::to_string),
+        course_id: event.course_id.as_ref().map(ToString::to_string),
+        classroom_id: event.classroom_id.as_ref().map(ToString::to_string),
+        app: owned(&event.app),
+        device_type: owned(&event.device_type),
+        app_version: owned(&event.app_version),
+        r#type: event.type_name().to_owned(),
+        data: event.data.to_string(),
+        extra: event.extra.to_string(),
+        content_hash: event.content_hash.as_bytes().to_vec(),
+    }
+}
+
+fn event_from_wire(stored: wire::StoredEvent) -> Result<LearningEvent, DecodeError> {
+    let time = |ms, field| Timestamp::try_from_ms(ms).ok_or(DecodeError::Field(field));
+    let user_role = role_from_wire(stored.user_role())?;
+    let payload = Payload::parse(&stored.r#type, &stored.data).map_err(DecodeError::Payload)?;
+    let content_hash = <[u8; 16]>::try_from(stored.content_hash.as_slice())
+        .map_err(|_not_16_bytes| DecodeError::Field("content_hash"))?;
+    Ok(LearningEvent {
+        id: Uuid::from_slice(&stored.id)
+            .map(EventId::from_uuid)
+            .map_err(|_not_16_bytes| DecodeError::Field("id"))?,
+        original_id: stored.original_id.map(Into::into),
+        school_id: id(stored.school_id, "school_id")?,
+        user_id: id(stored.user_id, "user_id")?,
+        user_role,
+        occurred_at: time(stored.occurred_at_ms, "occurred_at_ms")?,
+        sent_at: stored.sent_at_ms.map(|ms| time(ms, "sent_at_ms")).transpose()?,
+        received_at: time(stored.received_at_ms, "received_at_ms")?,
+        event_time: time(stored.event_time_ms, "event_time_ms")?,
+        session_id: stored.session_id.map(|text| id(text, "session_id")).transpose()?,
+        course_id: stored.course_id.map(|text| id(text, "course_id")).transpose()?,
+        classroom_id: stored.classroom_id.map(|text| id(text, "classroom_id")).transpose()?,
+        app: stored.app.map(Into::into),
+        device_type: stored.device_type.map(Into::into),
+        app_version: stored.app_version.map(Into::into),
+        payload,
+        data: stored.data.into(),
+        extra: stored.extra.into(),
+        content_hash: ContentHash::from_bytes(content_hash),
+    })
+}
+
+fn id<T: TryFrom<String, Error = IdError>>(
+    text: String,
+    field: &'static str,
+) -> Result<T, DecodeError> {
+    T::try_from(text).map_err(|_id_error| DecodeError::Field(field))
+}
+
+const fn role_to_wire(role: UserRole) -> wire::Role {
+    match role {
+        UserRole::Student => wire::Role::Student,
+        UserRole::Teacher => wire::Role::Teacher,
+        UserRole::Parent => wire::Role::Parent,
+        UserRole::Admin => wire::Role::Admin,
+    }
+}
+
+const fn role_from_wire(role: wire::Role) -> Result<UserRole, DecodeError> {
+    match role {
+        wire::Role::Unspecified => Err(DecodeError::Field("user_role")),
+        wire::Role::Student => Ok(UserRole::Student),
+        wire::Role::Teacher => Ok(UserRole::Teacher),
+        wire::Role::Parent => Ok(UserRole::Parent),
+        wire::Role::Admin => Ok(UserRole::Admin),
+    }
+}
+
+/// A record of the topic `chalkstream.rejected`: an event as it came, and why it was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedRecord {
+    /// The school of the credential.
+    pub school_id: SchoolId,
+    /// The key that was used.
+    pub key_id: String,
+    /// The event's `app`, where it could be read.
+    pub app: Option<String>,
+    /// The event's type as it was sent, where it could be read.
+    pub type_name: Option<String>,
+    /// The typed reason.
+    pub reason: RejectReason,
+    /// The field at fault.
+    pub field: Option<String>,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// When the server took the event in.
+    pub received_at: Timestamp,
+    /// The event's bytes.
+    pub raw: Vec<u8>,
+}
+
+impl RejectedRecord {
+    /// The bytes to store.
+    pub fn encode(&self) -> Vec<u8> {
+        wire::Rejected {
+            format: FORMAT,
+            school_id: self.school_id.to_string(),
+            key_id: self.key_id.clone(),
+            app: self.app.clone(),
+            r#type: self.type_name.clone(),
+            reason: self.reason.as_str().to_owned(),
+            field: self.field.clone(),
+            message: self.message.clone(),
+            received_at_ms: self.received_at.as_ms(),
+            raw: self.raw.clone(),
+        }
+        .encode_to_vec()
+    }
+
+    /// The record of stored bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let stored = wire::Rejected::decode(bytes)?;
+        check_format(stored.format)?;
+        Ok(Self {
+            school_id: id(stored.school_id, "school_id")?,
+            key_id: stored.key_id,
+            app: stored.app,
+            type_name: stored.r#type,
+            reason: RejectReason::from_name(&stored.reason).ok_or(DecodeError::Field("reason"))?,
+            field: stored.field,
+            message: stored.message,
+            received_at: Timestamp::try_from_ms(stored.received_at_ms)
+                .ok_or(DecodeError::Field("received_at_ms"))?,
+            raw: stored.raw,
+        })
+    }
+}
