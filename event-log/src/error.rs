@@ -25,7 +25,9 @@ pub enum Retry {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AppendError {
     /// The queue in front of the log is full. Nothing was written.
-    #[error("the log cannot take more now: {queued_bytes} of {limit_bytes} bytes wait to be written")]
+    #[error(
+        "the log cannot take more now: {queued_bytes} of {limit_bytes} bytes wait to be written"
+    )]
     Busy {
         /// Bytes that wait.
         queued_bytes: usize,
@@ -292,8 +294,11 @@ impl Error {
             Self::Store { source, path, .. } => {
                 return match find_io(source.as_ref()) {
                     Some(source) => io_hint(source, path),
-                    None => Some("see the log of this process for the cause; if it stays after a \
-                                  restart, restore the folder from a copy".into()),
+                    None => Some(
+                        "see the log of this process for the cause; if it stays after a \
+                                  restart, restore the folder from a copy"
+                            .into(),
+                    ),
                 };
             }
             Self::Stopped { .. } => {
@@ -331,9 +336,7 @@ fn io_hint(source: &io::Error, path: &std::path::Path) -> Option<String> {
 }
 
 /// The operating system's error below an error of the store.
-pub(crate) fn find_io<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> Option<&'a io::Error> {
+pub(crate) fn find_io<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {

@@ -9,9 +9,18 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
+pub mod blobs;
+#[cfg(any(test, feature = "test-support"))]
+pub mod conformance;
+pub mod control;
+pub mod embedded;
 mod error;
+mod generations;
 pub mod kafka;
 mod partition;
+pub mod seen;
+#[cfg(any(test, feature = "test-support"))]
+pub mod test_support;
 
 use std::fmt;
 
@@ -187,10 +196,8 @@ pub enum Delivery {
 #[async_trait]
 pub trait SeenIndex: Send + Sync + fmt::Debug {
     /// For each identity the content it was first acknowledged with, in the order given.
-    async fn lookup(
-        &self,
-        identities: &[EventIdentity],
-    ) -> Result<Vec<Option<ContentHash>>, Error>;
+    async fn lookup(&self, identities: &[EventIdentity])
+    -> Result<Vec<Option<ContentHash>>, Error>;
 
     /// Keeps what the log acknowledged. The embedded log did so in the append already.
     async fn commit(&self, acknowledged: &[(EventIdentity, ContentHash)]) -> Result<(), Error>;

@@ -1,0 +1,171 @@
+//! Which events were acknowledged before, for a log that cannot say itself (Kafka).
+//!
+//! In: identities that the log acknowledged. Out: the content they were first seen with.
+//! Always true: bounded in time: an entry is forgotten after one to two horizons, a whole
+//! generation at a time. After kill -9 everything committed is there; after a loss of power the
+//! newest seconds may be missing, which costs a duplicate in the log and nothing in the tables.
+//! Not here: reservations of events under way (ingest), exactness (the stream processors).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use chalkstream_schemas::{ContentHash, EventIdentity};
+use fjall::Database;
+
+use crate::generations::{Generations, content_of};
+use crate::{Error, SeenIndex};
+
+/// How long a [`LocalIndex`] remembers at least, unless told otherwise: as long as Kafka's topic.
+pub const DEFAULT_HORIZON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// An index in a folder of this machine.
+#[derive(Debug)]
+pub struct LocalIndex {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    horizon: Duration,
+    seen: Generations,
+    db: Database,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner")
+            .field("path", &self.path)
+            .field("horizon", &self.horizon)
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LocalIndex {
+    /// Opens the index of a folder with the [`DEFAULT_HORIZON`], creating it if there is none.
+    pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>, Error> {
+        Self::open_with(path, DEFAULT_HORIZON)
+    }
+
+    /// Opens the index of a folder, to remember for at least `horizon`.
+    pub fn open_with(path: impl AsRef<Path>, horizon: Duration) -> Result<Arc<Self>, Error> {
+        let path = path.as_ref().to_owned();
+        fs::create_dir_all(&path).map_err(|source| Error::Io {
+            doing: "create the folder",
+            path: path.clone(),
+            source,
+        })?;
+        let store = |source| match source {
+            fjall::Error::Locked => Error::Locked { path: path.clone() },
+            other => Error::Store {
+                doing: "open the index of seen events",
+                path: path.clone(),
+                source: Box::new(other),
+            },
+        };
+        let db = Database::builder(&path)
+            .journal_compression(fjall::CompressionType::None)
+            .worker_threads(1)
+            .open()
+            .map_err(store)?;
+        let seen = Generations::open(&db, Some(horizon)).map_err(store)?;
+        let inner = Inner { path: path.clone(), horizon, seen, db };
+        Ok(Arc::new(Self { inner: Arc::new(inner) }))
+    }
+
+    /// Runs something that blocks, off the threads that serve requests.
+    async fn run<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Inner) -> fjall::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let inner = Arc::clone(&self.inner);
+        let done = tokio::task::spawn_blocking(move || {
+            work(&inner).map_err(|source| Error::Store {
+                doing,
+                path: inner.path.clone(),
+                source: Box::new(source),
+            })
+        });
+        done.await.map_err(|_panicked| Error::Internal { what: "the index of seen events" })?
+    }
+
+    async fn commit_at(
+        &self,
+        acknowledged: &[(EventIdentity, ContentHash)],
+        now_ms: u64,
+    ) -> Result<(), Error> {
+        let entries = acknowledged.to_vec();
+        let work = move |inner: &Inner| {
+            let into = inner.seen.current(now_ms)?;
+            let mut batch = inner.db.batch();
+            for (identity, content) in &entries {
+                Generations::add(&mut batch, &into, identity, content.as_bytes());
+            }
+            batch.commit()?;
+            let horizon_ms = u64::try_from(inner.horizon.as_millis()).unwrap_or(u64::MAX);
+            inner.seen.drop_before(now_ms.saturating_sub(horizon_ms))?;
+            Ok(())
+        };
+        self.run("keep seen events", work).await
+    }
+}
+
+#[async_trait]
+impl SeenIndex for LocalIndex {
+    async fn lookup(
+        &self,
+        identities: &[EventIdentity],
+    ) -> Result<Vec<Option<ContentHash>>, Error> {
+        let identities = identities.to_vec();
+        let look_up = move |inner: &Inner| inner.seen.lookup(&identities);
+        let entries = self.run("look up seen events", look_up).await?;
+        // An entry that is cut short can only be a fault of the disk: forgetting it costs a
+        // duplicate in the log, which the processors drop.
+        Ok(entries.into_iter().map(|entry| entry.and_then(|entry| content_of(&entry))).collect())
+    }
+
+    async fn commit(&self, acknowledged: &[(EventIdentity, ContentHash)]) -> Result<(), Error> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.commit_at(acknowledged, u64::try_from(now.as_millis()).unwrap_or(u64::MAX)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(number: u8) -> (EventIdentity, ContentHash) {
+        (EventIdentity::from_bytes([number; 16]), ContentHash::from_bytes([number ^ 0xff; 16]))
+    }
+
+    #[tokio::test]
+    async fn what_was_acknowledged_is_remembered_for_the_horizon() {
+        let folder = tempfile::tempdir().unwrap();
+        let horizon = Duration::from_millis(1_000);
+        let index = LocalIndex::open_with(folder.path(), horizon).unwrap();
+        index.commit_at(&[entry(1), entry(2)], 10_500).await.unwrap();
+        index.commit_at(&[entry(3)], 11_400).await.unwrap();
+        let ids = [entry(3).0, entry(9).0, entry(1).0];
+        let expected = [Some(entry(3).1), None, Some(entry(1).1)];
+        assert_eq!(index.lookup(&ids).await.unwrap(), expected);
+
+        drop(index);
+        let index = LocalIndex::open_with(folder.path(), horizon).unwrap();
+        assert_eq!(index.lookup(&ids).await.unwrap(), expected, "reopened");
+
+        index.commit_at(&[entry(4)], 12_100).await.unwrap();
+        let expected = [Some(entry(3).1), None, None];
+        assert_eq!(index.lookup(&ids).await.unwrap(), expected, "the first generation is gone");
+    }
+
+    #[tokio::test]
+    async fn a_second_handle_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = LocalIndex::open(folder.path()).unwrap();
+        assert!(matches!(LocalIndex::open(folder.path()), Err(Error::Locked { .. })));
+    }
+}

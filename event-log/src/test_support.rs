@@ -1,0 +1,1 @@
+//! Help for tests of this crate and of those above it.
