@@ -173,8 +173,7 @@ pub fn encode_bkt(skills: &[BktSkill]) -> Result<Vec<u8>, BktTableError> {
 
 /// The table of these bytes, once every row is valid.
 pub fn decode_bkt(bytes: &[u8]) -> Result<Vec<BktSkill>, BktTableError> {
-    let table =
-        wire::BktTable::decode(bytes).map_err(|_decode_error| BktTableError::Malformed)?;
+    let table = wire::BktTable::decode(bytes).map_err(|_decode_error| BktTableError::Malformed)?;
     let mut skills = Vec::with_capacity(table.skills.len());
     for (row, skill) in (1..).zip(table.skills) {
         let skill_id = SkillId::try_from(skill.skill_id)

@@ -106,9 +106,7 @@ impl Kind {
             }
             Self::Number { min, max } => format!("a number from {min} to {max}").into(),
             Self::Integer { min, max } => format!("a whole number from {min} to {max}").into(),
-            Self::Millis => {
-                format!("a whole number of milliseconds from 0 to {MILLIS_MAX}").into()
-            }
+            Self::Millis => format!("a whole number of milliseconds from 0 to {MILLIS_MAX}").into(),
             Self::Time => "an RFC 3339 time with an offset, such as 2026-01-31T09:30:00Z".into(),
             Self::Ids => "an array of strings of 1 to 128 bytes each".into(),
             Self::Answer => "a string, a number, or an array of strings and numbers".into(),
@@ -189,6 +187,7 @@ impl FieldType for Box<str> {
             (Value::String(text), Kind::Word(words)) if !words.contains(&&**text) => {
                 Err(mismatch(kind, value))
             }
+            (_, Kind::Id) => read_id_text(value).map(Into::into),
             (Value::String(text), _) => Ok((&**text).into()),
             (other, _) => Err(mismatch(kind, other)),
         }

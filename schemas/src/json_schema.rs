@@ -87,7 +87,9 @@ fn data_schema(event_type: EventType, info: Option<&TypeInfo>) -> Value {
         EventType::Session => {
             object.insert(
                 "$comment".to_owned(),
-                json!("ended_at is not before started_at; correct_count is at most items_attempted"),
+                json!(
+                    "ended_at is not before started_at; correct_count is at most items_attempted"
+                ),
             );
         }
         EventType::QuizComplete => {
@@ -162,9 +164,7 @@ fn described(field: &Field, kind: &Kind, doc: &str) -> Value {
 const ID_PATTERN: &str = "^[^\\u0000-\\u001F\\u007F-\\u009F]*$";
 
 fn kind_schema(kind: &Kind) -> Value {
-    let id = || {
-        json!({ "type": "string", "minLength": 1, "maxLength": ID_MAX_BYTES, "pattern": ID_PATTERN })
-    };
+    let id = || json!({ "type": "string", "minLength": 1, "maxLength": ID_MAX_BYTES, "pattern": ID_PATTERN });
     match kind {
         Kind::Id => id(),
         Kind::Text => json!({ "type": "string" }),

@@ -25,7 +25,9 @@ pub mod record;
 mod rules;
 pub mod time;
 
-pub use control::{BktSkill, BktTableError, ControlBody, ControlPayload, ControlRecord, TimeZoneError};
+pub use control::{
+    BktSkill, BktTableError, ControlBody, ControlPayload, ControlRecord, TimeZoneError,
+};
 pub use event::{LearningEvent, UserRole};
 pub use ids::{
     AssignmentId, ClassroomId, ContentHash, ContentId, CourseId, DiscussionId, Epoch, EventId,

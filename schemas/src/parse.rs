@@ -81,7 +81,14 @@ pub const ENVELOPE: [Field; 12] = [
         &["timestamp"],
         "When it happened, by the device's clock.",
     ),
-    envelope_field("sent_at", 6, Kind::Time, false, &[], "When it was sent, by the device's clock."),
+    envelope_field(
+        "sent_at",
+        6,
+        Kind::Time,
+        false,
+        &[],
+        "When it was sent, by the device's clock.",
+    ),
     envelope_field("session_id", 7, Kind::Id, false, &[], "The session, as the client counts it."),
     envelope_field("course_id", 8, Kind::Id, false, &[], "The course."),
     envelope_field("classroom_id", 9, Kind::Id, false, &[], "The class."),
@@ -390,11 +397,8 @@ impl<'a> Raw<'a> {
     fn time(&self, slot: Slot) -> Result<Option<Timestamp>, Failure> {
         let Some((value, sent_as)) = self.get(slot) else { return Ok(None) };
         let read = match value {
-            Value::String(text) => {
-                Timestamp::parse_rfc3339(text).map_err(|error| {
-                    Wrong::Time(format!("{:?} {error}", shortened(text)))
-                })
-            }
+            Value::String(text) => Timestamp::parse_rfc3339(text)
+                .map_err(|error| Wrong::Time(format!("{:?} {error}", shortened(text)))),
             other => Err(match mismatch(&Kind::Time, other) {
                 Wrong::Value(what) | Wrong::Time(what) => Wrong::Time(what),
             }),
@@ -487,9 +491,8 @@ fn read<'a>(
         return Err(missing(type_name, Slot::OccurredAt));
     };
     let sent_at = members.time(Slot::SentAt)?.or(cx.batch_sent_at);
-    let (id, original_id) = EventId::parse(cx.school_id, &user_id, id_text).map_err(|error| {
-        Failure::new(RejectReason::InvalidField, "id", format!("id {error}"))
-    })?;
+    let (id, original_id) = EventId::parse(cx.school_id, &user_id, id_text)
+        .map_err(|error| Failure::new(RejectReason::InvalidField, "id", format!("id {error}")))?;
     let mut event = LearningEvent {
         id,
         original_id,
@@ -630,6 +633,3 @@ fn check_age(event: &LearningEvent, cx: &ParseContext<'_>) -> Result<(), Failure
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

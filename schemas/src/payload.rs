@@ -86,18 +86,36 @@ macro_rules! finish {
             None => return Err(Failure::missing($type_name, "data.", $field)),
         }
     };
-    (opt $slot:ident, $type_name:literal, $field:expr) => { $slot };
-    (list $slot:ident, $type_name:literal, $field:expr) => { $slot.unwrap_or_default() };
+    (opt $slot:ident, $type_name:literal, $field:expr) => {
+        $slot
+    };
+    (list $slot:ident, $type_name:literal, $field:expr) => {
+        $slot.unwrap_or_default()
+    };
 }
 macro_rules! is_required {
-    (req) => { true };
-    (opt) => { false };
-    (list) => { false };
+    (req) => {
+        true
+    };
+    (opt) => {
+        false
+    };
+    (list) => {
+        false
+    };
 }
 macro_rules! present {
-    (req $value:expr, $see:expr) => { $see(&$value) };
-    (opt $value:expr, $see:expr) => { if let Some(value) = &$value { $see(value) } };
-    (list $value:expr, $see:expr) => { $see(&$value) };
+    (req $value:expr, $see:expr) => {
+        $see(&$value)
+    };
+    (opt $value:expr, $see:expr) => {
+        if let Some(value) = &$value {
+            $see(value)
+        }
+    };
+    (list $value:expr, $see:expr) => {
+        $see(&$value)
+    };
 }
 
 macro_rules! event_types {

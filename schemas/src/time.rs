@@ -113,7 +113,8 @@ impl Timestamp {
         if hour > 23 || minute > 59 || second > 60 {
             return Err(TimestampError::NoSuchTime);
         }
-        let minutes = days_from_civil(year, month, day) * 1440 + hour * 60 + minute - offset_minutes;
+        let minutes =
+            days_from_civil(year, month, day) * 1440 + hour * 60 + minute - offset_minutes;
         if second == 60 && minutes.rem_euclid(1440) != 1439 {
             return Err(TimestampError::NoSuchTime);
         }
@@ -256,6 +257,3 @@ impl<'de> Deserialize<'de> for Timestamp {
         Self::parse_rfc3339(&text).map_err(de::Error::custom)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,193 @@
+//! Stored records: what is decoded equals what was encoded, and nothing else decodes.
+
+use chalkstream_schemas::control::{check_time_zone, decode_bkt, encode_bkt};
+use chalkstream_schemas::{
+    BktSkill, BktTableError, ControlBody, ControlPayload, ControlRecord, DecodeError, LogRecord,
+    RejectReason, RejectedRecord, SchoolId, SkillId, Timestamp, proto,
+};
+use proptest::prelude::*;
+use prost::Message;
+use uuid::Uuid;
+
+use crate::examples::{envelope, full, minimal, parse, parse_text, school, types};
+
+#[track_caller]
+fn round_trip(record: &LogRecord) {
+    let decoded = LogRecord::decode(&record.encode()).unwrap();
+    assert_eq!(&decoded, record);
+}
+
+#[test]
+fn every_type_of_event_comes_back_equal() {
+    for info in types() {
+        for event in [minimal(&info), full(&info)] {
+            round_trip(&LogRecord::Event(Box::new(parse(&event).unwrap())));
+        }
+    }
+    let mut odd = envelope("custom.odd", serde_json::json!({ "b": 1, "a": [null, "🎈\u{0}"] }));
+    odd["id"] = "not a uuid".into();
+    odd["extra"] = serde_json::json!({ "deep": [[[]]] });
+    round_trip(&LogRecord::Event(Box::new(parse(&odd).unwrap())));
+    let spaced = odd.to_string().replace("\"b\":1", " \"b\" : 1.50 ");
+    round_trip(&LogRecord::Event(Box::new(parse_text(&spaced).unwrap())));
+}
+
+/// Events are written by hand; the generated types must read and write the very same bytes.
+#[test]
+fn the_bytes_of_an_event_are_those_of_the_protobuf_file() {
+    for info in types() {
+        for event in [minimal(&info), full(&info)] {
+            let bytes = LogRecord::Event(Box::new(parse(&event).unwrap())).encode();
+            let record = proto::log::v1::Record::decode(bytes.as_slice()).unwrap();
+            assert_eq!(record.encode_to_vec(), bytes, "{}", info.name);
+        }
+    }
+}
+
+fn control(body: ControlBody) -> LogRecord {
+    LogRecord::Control(ControlRecord {
+        control_id: Uuid::from_u128(7),
+        issued_at: Timestamp::from_ms(1_772_445_600_000),
+        body,
+    })
+}
+
+#[test]
+fn every_control_record_comes_back_equal() {
+    let tables = [
+        ControlPayload::Inline(encode_bkt(&[skill("a", 0.3)]).unwrap()),
+        ControlPayload::Blob { hash: [7; 32], bytes: 1 << 40 },
+    ];
+    for table in tables {
+        for school_id in [None, Some(school())] {
+            let model_version = "2026-03".to_owned();
+            round_trip(&control(ControlBody::BktParameters {
+                school_id,
+                model_version,
+                table: table.clone(),
+            }));
+        }
+    }
+    round_trip(&control(ControlBody::SchoolSettings {
+        school_id: school(),
+        name: "Lincoln High".to_owned(),
+        time_zone: "Europe/Berlin".to_owned(),
+    }));
+}
+
+#[test]
+fn a_rejected_event_comes_back_equal() {
+    for reason in RejectReason::ALL {
+        let record = RejectedRecord {
+            school_id: school(),
+            key_id: "k1".to_owned(),
+            app: None,
+            type_name: Some("login".to_owned()),
+            reason: *reason,
+            field: Some("data.x".to_owned()),
+            message: "a sentence".to_owned(),
+            received_at: Timestamp::MAX,
+            raw: vec![0, 255, 10],
+        };
+        assert_eq!(RejectedRecord::decode(&record.encode()).unwrap(), record);
+    }
+}
+
+#[test]
+fn another_format_is_refused_and_never_defaults() {
+    let event = parse(&minimal(&types().next().unwrap())).unwrap();
+    let bytes = LogRecord::Event(Box::new(event)).encode();
+    let mut record = proto::log::v1::Record::decode(bytes.as_slice()).unwrap();
+    record.format = 2;
+    let error = LogRecord::decode(&record.encode_to_vec()).unwrap_err();
+    assert!(matches!(error, DecodeError::Format { found: 2 }), "{error}");
+    assert!(LogRecord::decode(&[]).is_err(), "an empty record has format 0");
+    let body = |record: &mut proto::log::v1::Record,
+                change: &dyn Fn(&mut proto::log::v1::StoredEvent)| {
+        match record.body.as_mut().unwrap() {
+            proto::log::v1::record::Body::Event(event) => change(event),
+            proto::log::v1::record::Body::Control(_) => unreachable!(),
+        }
+    };
+    record.format = 1;
+    let check = |change: &dyn Fn(&mut proto::log::v1::StoredEvent), says: &str| {
+        let mut record = record.clone();
+        body(&mut record, change);
+        let error = LogRecord::decode(&record.encode_to_vec()).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    };
+    check(&|event| event.id.truncate(3), "field id ");
+    check(&|event| event.user_id.clear(), "field user_id ");
+    check(&|event| event.user_role = 9, "field user_role ");
+    check(&|event| event.occurred_at_ms = -1, "field occurred_at_ms ");
+    check(&|event| event.content_hash.clear(), "field content_hash ");
+    check(&|event| event.data = "[]".to_owned(), "payload is not valid");
+    check(&|event| event.r#type = "of_the_future".to_owned(), "no event type");
+}
+
+fn skill(id: &str, p_init: f64) -> BktSkill {
+    let skill_id = SkillId::parse(id).unwrap();
+    BktSkill { skill_id, p_init, p_learn: 0.1, p_guess: 0.2, p_slip: 0.1, p_forget: 0.0 }
+}
+
+#[test]
+fn a_table_of_parameters_holds_probabilities_once_a_skill() {
+    let table = [skill("a", 0.0), skill("b", 1.0), skill("c", 0.1 + 0.2)];
+    assert_eq!(decode_bkt(&encode_bkt(&table).unwrap()).unwrap(), table);
+    assert_eq!(decode_bkt(&[]).unwrap(), []);
+    for wrong in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+        let error = encode_bkt(&[skill("a", 0.5), skill("b", wrong)]).unwrap_err();
+        assert!(error.to_string().contains("row 2: p_init of skill b"), "{error}");
+    }
+    let error = encode_bkt(&[skill("a", 0.5), skill("a", 0.5)]).unwrap_err();
+    assert_eq!(error, BktTableError::Repeated { row: 2, skill_id: "a".to_owned() });
+    assert_eq!(decode_bkt(b"\xff"), Err(BktTableError::Malformed));
+}
+
+#[test]
+fn time_zones_are_of_the_iana_database() {
+    assert!(check_time_zone("America/Argentina/Buenos_Aires").is_ok());
+    assert!(check_time_zone("UTC").is_ok());
+    let error = check_time_zone("Berlin").unwrap_err();
+    assert!(error.to_string().contains("such as Europe/Berlin"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(LogRecord::decode(&bytes).is_err() || !bytes.is_empty());
+        prop_assert!(RejectedRecord::decode(&bytes).is_err() || !bytes.is_empty());
+    }
+
+    /// A record with one bit turned decodes to something valid, or not at all.
+    #[test]
+    fn a_damaged_record_never_panics(which in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+        let all: Vec<_> = types().collect();
+        let event = parse(&full(which.get(&all))).unwrap();
+        let mut bytes = LogRecord::Event(Box::new(event)).encode();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        if let Ok(record) = LogRecord::decode(&bytes) {
+            prop_assert_eq!(LogRecord::decode(&record.encode()).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn texts_of_any_kind_come_back(user in "[^\\p{Cc}]{1,32}", id in "[^\\p{Cc}]{1,32}", text in ".*") {
+        let mut event = envelope("custom.any", serde_json::json!({ "text": text }));
+        event["user_id"] = user.into();
+        event["id"] = id.into();
+        event["mine"] = text.into();
+        if let Ok(event) = parse(&event) {
+            let record = LogRecord::Event(Box::new(event));
+            prop_assert_eq!(LogRecord::decode(&record.encode()).unwrap(), record);
+        }
+    }
+}
+
+#[test]
+fn a_school_id_is_kept_to_its_rules_in_stored_bytes() {
+    let wire = proto::log::v1::Rejected { format: 1, ..Default::default() };
+    assert!(RejectedRecord::decode(&wire.encode_to_vec()).is_err());
+    assert!(SchoolId::parse("").is_err());
+}
