@@ -1,0 +1,62 @@
+-- One row per event, as it was received. Written again after a crash, equal each time: the sort key
+-- ends in the event's place in the log, and FINAL keeps one row of each.
+CREATE TABLE IF NOT EXISTS events_raw
+(
+    epoch UInt32,
+    id UUID,
+    type LowCardinality(String),
+    school_id LowCardinality(String),
+    user_id String,
+    user_role LowCardinality(String),
+    occurred_at DateTime64(3, 'UTC'),
+    sent_at Nullable(DateTime64(3, 'UTC')),
+    received_at DateTime64(3, 'UTC'),
+    event_time DateTime64(3, 'UTC'),
+    session_id Nullable(String),
+    course_id LowCardinality(Nullable(String)),
+    classroom_id LowCardinality(Nullable(String)),
+    app LowCardinality(Nullable(String)),
+    device_type LowCardinality(Nullable(String)),
+    app_version LowCardinality(Nullable(String)),
+    original_id Nullable(String),
+    lesson_id Nullable(String),
+    quiz_id Nullable(String),
+    quiz_run_id Nullable(String),
+    quiz_attempt_id Nullable(String),
+    item_id Nullable(String),
+    skill_ids Array(LowCardinality(String)),
+    correct Nullable(Bool),
+    graded Nullable(Bool),
+    score Nullable(Float64),
+    max_score Nullable(Float64),
+    passed Nullable(Bool),
+    progress Nullable(Float64),
+    time_taken_ms Nullable(UInt64),
+    duration_seconds Nullable(Float64),
+    attempt_number Nullable(UInt32),
+    hints_used Nullable(UInt32),
+    quality Nullable(UInt32),
+    confidence Nullable(UInt32),
+    assignment_id Nullable(String),
+    discussion_id Nullable(String),
+    resource_id Nullable(String),
+    video_id Nullable(String),
+    content_id Nullable(String),
+    page Nullable(String),
+    action LowCardinality(Nullable(String)),
+    kind LowCardinality(Nullable(String)),
+    status LowCardinality(Nullable(String)),
+    result LowCardinality(Nullable(String)),
+    final_score Nullable(Float64),
+    rating Nullable(Float64),
+    data String CODEC(ZSTD(1)),
+    extra String CODEC(ZSTD(1)),
+    content_hash FixedString(16),
+    log_partition UInt32,
+    log_offset UInt64
+)
+ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMM(event_time)
+ORDER BY (epoch, school_id, user_id, event_time, log_partition, log_offset)
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1
+COMMENT 'Every event once; private, read the view events';

@@ -1,0 +1,3 @@
+//! Models of learning: formulas over plain numbers, the same in the stream and in batch.
+
+pub mod bkt;

@@ -1,0 +1,83 @@
+//! The forward filter against tables computed in exact rational arithmetic.
+
+use std::path::PathBuf;
+
+use super::*;
+
+fn table(name: &str) -> Option<Vec<csv::StringRecord>> {
+    let folder = std::env::var_os("CHALKSTREAM_TEST_DATA").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
+        PathBuf::from,
+    );
+    let path = folder.join("bkt_filter").join(name);
+    match csv::Reader::from_path(&path) {
+        Ok(mut reader) => Some(reader.records().map(Result::unwrap).collect()),
+        Err(error) if std::env::var_os("CHALKSTREAM_ALLOW_SKIP").is_some() => {
+            println!("skipped: {} ({error})", path.display());
+            None
+        }
+        Err(error) => panic!(
+            "{} cannot be read ({error}); set CHALKSTREAM_TEST_DATA, or CHALKSTREAM_ALLOW_SKIP=1",
+            path.display()
+        ),
+    }
+}
+
+fn number(record: &csv::StringRecord, at: usize) -> f64 {
+    record.get(at).unwrap().parse().unwrap()
+}
+
+fn parameters(record: &csv::StringRecord) -> Parameters {
+    Parameters {
+        init: number(record, 1),
+        learn: number(record, 2),
+        guess: number(record, 3),
+        slip: number(record, 4),
+        forget: number(record, 5),
+    }
+}
+
+#[track_caller]
+fn close(found: f64, expected: f64, record: &csv::StringRecord) {
+    assert!((found - expected).abs() <= 1e-12, "{found} is not {expected} in {record:?}");
+}
+
+#[test]
+fn every_row_of_the_filter_table_is_met() {
+    let Some(rows) = table("filter_table.csv") else { return };
+    assert_eq!(rows.len(), 8 * 64 * 6);
+    let mut known = 0.0;
+    for row in &rows {
+        let bkt = parameters(row);
+        if &row[7] == "1" {
+            known = bkt.init;
+        }
+        let correct = &row[8] == "1";
+        close(known, number(row, 9), row);
+        close(bkt.predicted_correct(known), number(row, 10), row);
+        close(bkt.posterior(known, correct), number(row, 11), row);
+        known = bkt.after(known, correct);
+        close(known, number(row, 12), row);
+    }
+}
+
+#[test]
+fn an_impossible_answer_leaves_the_probability_and_learning_goes_on() {
+    let Some(rows) = table("filter_degenerate.csv") else { return };
+    assert!(!rows.is_empty());
+    for row in &rows {
+        let (bkt, correct) = (parameters(row), &row[6] == "1");
+        let known = number(row, 7);
+        close(bkt.init, known, row);
+        close(bkt.predicted_correct(known), number(row, 8), row);
+        let posterior = bkt.posterior(known, correct);
+        if &row[11] == "1" {
+            close(posterior, number(row, 9), row);
+            close(bkt.after(known, correct), number(row, 10), row);
+        } else {
+            close(posterior, known, row);
+            let learned = known * (1.0 - bkt.forget) + (1.0 - known) * bkt.learn;
+            close(bkt.after(known, correct), learned, row);
+        }
+    }
+}
