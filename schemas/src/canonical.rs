@@ -13,8 +13,8 @@
 use crate::event::LearningEvent;
 use crate::ids::{ContentHash, first_16};
 use crate::json::{Reader, Value};
+use crate::member::Member;
 use crate::number;
-use crate::parse::Member;
 
 /// Hashes an event; `data` and `extra` are its members, their repeated names ruled out.
 pub(crate) fn content_hash(

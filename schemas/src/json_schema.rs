@@ -7,9 +7,9 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::envelope::ENVELOPE;
 use crate::fields::{Field, Kind, MILLIS_MAX, SECONDS_MAX};
 use crate::ids::ID_MAX_BYTES;
-use crate::parse::ENVELOPE;
 use crate::payload::{EventType, TypeInfo};
 
 /// The schema of one event type.

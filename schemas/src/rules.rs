@@ -3,7 +3,7 @@
 //! In: a payload whose fields are valid one by one. Out: the first rule that it breaks.
 //! Always true: each rule here is named in the published schema (`$comment` of the event type).
 
-use crate::parse::Failure;
+use crate::failure::Failure;
 use crate::payload::Payload;
 use crate::reason::RejectReason;
 

@@ -1,0 +1,240 @@
+//! The macro behind the table of event types: what it makes of one entry.
+//!
+//! Of each entry: a variant of `EventType` and of `Payload`, a struct with its fields, the list of
+//! those fields, a reader from JSON members, and a visitor of the values.
+
+macro_rules! rust_type {
+    (req $ty:ty) => { $ty };
+    (opt $ty:ty) => { Option<$ty> };
+    (list $ty:ty) => { $ty };
+}
+macro_rules! finish {
+    (req $slot:ident, $type_name:literal, $field:expr) => {
+        match $slot {
+            Some(value) => value,
+            None => return Err(Failure::missing($type_name, "data.", $field)),
+        }
+    };
+    (opt $slot:ident, $type_name:literal, $field:expr) => {
+        $slot
+    };
+    (list $slot:ident, $type_name:literal, $field:expr) => {
+        $slot.unwrap_or_default()
+    };
+}
+macro_rules! is_required {
+    (req) => {
+        true
+    };
+    (opt) => {
+        false
+    };
+    (list) => {
+        false
+    };
+}
+macro_rules! present {
+    (req $value:expr, $see:expr) => {
+        $see(&$value)
+    };
+    (opt $value:expr, $see:expr) => {
+        if let Some(value) = &$value {
+            $see(value)
+        }
+    };
+    (list $value:expr, $see:expr) => {
+        $see(&$value)
+    };
+}
+
+macro_rules! event_types {
+    (
+        bare {$(
+            $(#[doc = $bare_doc:literal])*
+            $bare_number:literal $bare:ident = $bare_name:literal $(| $bare_alias:literal)* [$($bare_env:literal),*];
+        )*}
+        with_data {$(
+            $(#[doc = $doc:literal])*
+            $number:literal $variant:ident = $name:literal $(| $alias:literal)* [$($env:literal),*] {$(
+                $(#[doc = $fdoc:literal])*
+                $fnumber:literal $presence:ident $field:ident $(| $falias:literal)*: $ty:ty = $kind:expr;
+            )*}
+        )*}
+    ) => {
+        /// The type of an event.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum EventType {
+            $($(#[doc = $bare_doc])* $bare,)*
+            $($(#[doc = $doc])* $variant,)*
+            /// An event that an application defined: `custom.<name>`.
+            Custom,
+        }
+
+        /// What happened, by type.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Payload {
+            $($(#[doc = $bare_doc])* $bare,)*
+            $($(#[doc = $doc])* $variant($variant),)*
+            /// An event that an application defined; the full name, `custom.<name>`.
+            Custom(Box<str>),
+        }
+
+        $(
+            $(#[doc = $doc])*
+            #[derive(Clone, Debug, PartialEq)]
+            pub struct $variant {
+                $($(#[doc = $fdoc])* pub $field: rust_type!($presence $ty),)*
+            }
+
+            impl $variant {
+                /// The fields of `data`.
+                pub const FIELDS: &'static [Field] = &[$(
+                    Field {
+                        name: stringify!($field),
+                        number: $fnumber,
+                        kind: $kind,
+                        required: is_required!($presence),
+                        aliases: &[$($falias),*],
+                        doc: concat!($($fdoc),*),
+                        column: columns::payload_column(stringify!($field)),
+                    },
+                )*];
+
+                fn read(members: &mut [Member<'_>]) -> Result<Self, Failure> {
+                    $(let mut $field: Option<$ty> = None;)*
+                    for member in members {
+                        match &*member.key.text {
+                            $(stringify!($field) $(| $falias)* => {
+                                const FIELD: &Field = named($variant::FIELDS, stringify!($field));
+                                store(&mut $field, member, FIELD)?;
+                            })*
+                            _ => {}
+                        }
+                    }
+                    Ok(Self {
+                        $($field: finish!(
+                            $presence $field, $name,
+                            const { named($variant::FIELDS, stringify!($field)) }
+                        ),)*
+                    })
+                }
+
+                fn visit<'a>(&'a self, see: &mut impl FnMut(&'static Field, ColumnValue<'a>)) {
+                    $({
+                        const FIELD: &Field = named($variant::FIELDS, stringify!($field));
+                        present!($presence self.$field, |value: &'a $ty| see(FIELD, value.column()));
+                    })*
+                }
+            }
+        )*
+
+        impl EventType {
+            /// Every type but [`EventType::Custom`].
+            pub const ALL: &'static [Self] = &[$(Self::$bare,)* $(Self::$variant,)*];
+
+            /// What the table says; nothing for [`EventType::Custom`].
+            pub const fn info(self) -> Option<TypeInfo> {
+                match self {
+                    Self::Custom => None,
+                    _ => Some(self.known_info()),
+                }
+            }
+
+            const fn known_info(self) -> TypeInfo {
+                match self {
+                    $(Self::$bare => TypeInfo {
+                        event_type: self,
+                        name: $bare_name,
+                        aliases: &[$($bare_alias),*],
+                        message: stringify!($bare),
+                        number: $bare_number,
+                        envelope: &[$($bare_env),*],
+                        fields: &[],
+                        doc: concat!($($bare_doc),*),
+                    },)*
+                    $(Self::$variant => TypeInfo {
+                        event_type: self,
+                        name: $name,
+                        aliases: &[$($alias),*],
+                        message: stringify!($variant),
+                        number: $number,
+                        envelope: &[$($env),*],
+                        fields: $variant::FIELDS,
+                        doc: concat!($($doc),*),
+                    },)*
+                    Self::Custom => TypeInfo {
+                        event_type: self,
+                        name: "custom",
+                        aliases: &[],
+                        message: "Custom",
+                        number: CUSTOM_NUMBER,
+                        envelope: &[],
+                        fields: &[],
+                        doc: " An event that an application defined.",
+                    },
+                }
+            }
+
+            /// The canonical name; `custom` for [`EventType::Custom`].
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$bare => $bare_name,)*
+                    $(Self::$variant => $name,)*
+                    Self::Custom => "custom",
+                }
+            }
+
+            /// The type of this name, aliases and `custom.<name>` included.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $($bare_name $(| $bare_alias)* => Some(Self::$bare),)*
+                    $($name $(| $alias)* => Some(Self::$variant),)*
+                    _ => is_custom_name(name).then_some(Self::Custom),
+                }
+            }
+        }
+
+        impl Payload {
+            /// The type.
+            pub const fn event_type(&self) -> EventType {
+                match self {
+                    $(Self::$bare => EventType::$bare,)*
+                    $(Self::$variant(_) => EventType::$variant,)*
+                    Self::Custom(_) => EventType::Custom,
+                }
+            }
+
+            /// The canonical name; `custom.<name>` for custom events.
+            pub fn type_name(&self) -> &str {
+                match self {
+                    Self::Custom(name) => name,
+                    _ => self.event_type().as_str(),
+                }
+            }
+
+            /// Reads the members of `data`, giving known ones their canonical names.
+            pub(crate) fn read(
+                event_type: EventType,
+                type_name: &str,
+                members: &mut [Member<'_>],
+            ) -> Result<Self, Failure> {
+                match event_type {
+                    $(EventType::$bare => Ok(Self::$bare),)*
+                    $(EventType::$variant => $variant::read(members).map(Self::$variant),)*
+                    EventType::Custom => Ok(Self::Custom(type_name.into())),
+                }
+            }
+
+            /// Visits the fields that have a value, in the table's order.
+            pub fn visit<'a>(&'a self, mut see: impl FnMut(&'static Field, ColumnValue<'a>)) {
+                match self {
+                    $(Self::$bare => {})*
+                    $(Self::$variant(payload) => payload.visit(&mut see),)*
+                    Self::Custom(_) => {}
+                }
+            }
+        }
+    };
+}
+
+pub(super) use {event_types, finish, is_required, present, rust_type};
