@@ -426,6 +426,18 @@ fn broken_json_is_malformed_and_says_where() {
     check(many.as_bytes(), "\"k7\" more than once");
 }
 
+/// The deepest event that is taken can also be hashed, stored and read again.
+#[test]
+fn nesting_up_to_64_levels_is_taken() {
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let nested = format!("{}1{}", open.repeat(62), close.repeat(62));
+        let text = envelope("custom.deep", json!({ "a": "X" })).to_string();
+        let event = parse_text(&text.replace("\"X\"", &nested)).unwrap();
+        assert_eq!(&*event.data, format!("{{\"a\":{nested}}}"));
+        assert_eq!(Payload::parse(event.type_name(), &event.data).unwrap(), event.payload);
+    }
+}
+
 #[test]
 fn members_of_nested_values_may_repeat_and_stay_as_they_are() {
     let text = envelope("custom.x", json!({ "a": 0 })).to_string();
