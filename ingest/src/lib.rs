@@ -1,1 +1,33 @@
+//! Ingest: events come in by HTTP, get one fate each, and are durable when the answer says so.
+//!
+//! In: `POST /v1/events` with a school's write key. Out: records in the event log, rejected events
+//! in the rejected log, and an answer that names what was not accepted.
+//! Always true: `accepted` means durable; every event of a request gets exactly one fate; a retry
+//! is always safe; one event's fault never sinks its batch.
+//! Not here: what an event is (schemas), how the log keeps it (event-log), and making tables exact
+//! (stream processors). `README.md` of this crate is the page for client developers.
 
+mod admission;
+mod app;
+mod body;
+pub mod clock;
+mod credential;
+mod decode;
+mod dedup;
+mod fate;
+pub mod keys;
+mod metrics;
+mod openapi;
+pub mod options;
+mod pipeline;
+pub mod problem;
+mod routes;
+mod server;
+
+pub use app::{Ingest, IngestParts, Lifecycle};
+pub use clock::{Clock, SystemClock};
+pub use keys::{Credential, KeyError, KeyInfo, KeyStore, Scope, WriteKey};
+pub use metrics::events::Books;
+pub use options::{ByteSize, IngestOptions, OptionsError, Span};
+pub use problem::{Problem, ProblemKind};
+pub use server::{Drained, RunningIngest, StartError};

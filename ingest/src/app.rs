@@ -1,0 +1,209 @@
+//! What a running ingest is made of.
+//!
+//! In: options and parts. Out: [`Ingest`], whose router the binary serves alone or beside others.
+//! Not here: listening ([`crate::server`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use chalkstream_event_log::{EventLog, SeenIndex};
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+
+use crate::admission::Admission;
+use crate::clock::Clock;
+use crate::dedup::Reservations;
+use crate::keys::KeyStore;
+use crate::metrics::events::Books;
+use crate::metrics::{Gauges, IngestCollector, Metrics};
+use crate::options::{IngestOptions, OptionsError};
+use crate::pipeline::Pipeline;
+use crate::problem::{Problem, ProblemKind};
+
+/// What ingest is given.
+#[derive(Debug)]
+pub struct IngestParts {
+    /// Where events become durable.
+    pub log: Arc<dyn EventLog>,
+    /// Which events the log has acknowledged.
+    pub seen: Arc<dyn SeenIndex>,
+    /// Who may send events.
+    pub keys: KeyStore,
+    /// The time of receipt; [`crate::SystemClock`] outside tests.
+    pub clock: Arc<dyn Clock>,
+    /// What `/metrics` shows beside ingest's own.
+    pub registry: Registry,
+}
+
+/// Ingest, ready to be served.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    pub(crate) app: Arc<App>,
+}
+
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) options: Arc<IngestOptions>,
+    pub(crate) keys: KeyStore,
+    pub(crate) admission: Admission,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) registry: Registry,
+    pub(crate) openapi: bytes::Bytes,
+}
+
+impl Ingest {
+    /// Puts the parts together. Nothing runs yet.
+    pub fn new(options: IngestOptions, parts: IngestParts) -> Result<Self, OptionsError> {
+        options.validate()?;
+        let IngestParts { log, seen, keys, clock, mut registry } = parts;
+        let options = Arc::new(options);
+        let metrics = Arc::new(Metrics::default());
+        let reservations = Arc::new(Reservations::new());
+        let admission = Admission::new(options.max_in_flight.get());
+        let gauges = Scraped {
+            admission: admission.clone(),
+            limit_bytes: options.max_in_flight.get(),
+            reservations: Arc::clone(&reservations),
+            keys: keys.clone(),
+        };
+        let collector = IngestCollector { metrics: Arc::clone(&metrics), gauges };
+        registry.register_collector(Box::new(collector));
+        let pipeline = Pipeline {
+            log,
+            seen,
+            clock,
+            options: Arc::clone(&options),
+            metrics: Arc::clone(&metrics),
+            reservations,
+        };
+        let lifecycle = Lifecycle::default();
+        let openapi = crate::openapi::document();
+        let app = App { options, keys, admission, metrics, pipeline, lifecycle, registry, openapi };
+        Ok(Self { app: Arc::new(app) })
+    }
+
+    /// Every route, with problem details for unknown paths and methods.
+    pub fn router(&self) -> axum::Router {
+        crate::routes::router(&self.app)
+    }
+
+    /// Readiness and requests under way.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.app.lifecycle
+    }
+
+    /// The account of all events: balanced at every instant.
+    pub fn books(&self) -> Books {
+        self.app.metrics.events.read()
+    }
+}
+
+/// Whether ingest takes requests, and how many are under way. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Lifecycle {
+    inner: Arc<LifecycleInner>,
+}
+
+#[derive(Debug)]
+struct LifecycleInner {
+    /// Why it is not ready; `None` if it is.
+    not_ready: Mutex<Option<&'static str>>,
+    draining: AtomicBool,
+    working: AtomicUsize,
+}
+
+impl Default for LifecycleInner {
+    fn default() -> Self {
+        Self {
+            not_ready: Mutex::new(Some("the server is starting")),
+            draining: AtomicBool::new(false),
+            working: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Lifecycle {
+    /// From now on `/readyz` and `/v1/events` answer 503; what is under way goes on.
+    pub fn drain(&self) {
+        self.unready("the server is stopping");
+        self.inner.draining.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn check_draining(&self, options: &IngestOptions) -> Result<(), Problem> {
+        if !self.inner.draining.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let detail = "the server is stopping; send the request again after Retry-After";
+        Err(Problem::new(ProblemKind::NotReady, detail).retry_after(options.retry_after.get()))
+    }
+
+    /// From now on `/readyz` answers 503 with this reason; events are still taken.
+    pub fn unready(&self, why: &'static str) {
+        *self.inner.not_ready.lock() = Some(why);
+    }
+
+    /// From now on `/readyz` answers 200.
+    pub fn ready(&self) {
+        *self.inner.not_ready.lock() = None;
+    }
+
+    /// Requests whose events are on their way to the log, those of clients that left included.
+    pub fn working(&self) -> usize {
+        self.inner.working.load(Ordering::Acquire)
+    }
+
+    /// Why it is not ready, if it is not.
+    pub fn not_ready(&self) -> Option<&'static str> {
+        *self.inner.not_ready.lock()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        match self.not_ready() {
+            None => Ok(()),
+            Some(why) => Err(Problem::new(ProblemKind::NotReady, why)),
+        }
+    }
+
+    pub(crate) fn work(&self) -> Working {
+        self.inner.working.fetch_add(1, Ordering::AcqRel);
+        Working(Arc::clone(&self.inner))
+    }
+}
+
+/// A request under way, until it drops.
+#[derive(Debug)]
+pub(crate) struct Working(Arc<LifecycleInner>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.working.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[derive(Debug)]
+struct Scraped {
+    admission: Admission,
+    limit_bytes: usize,
+    reservations: Arc<Reservations>,
+    keys: KeyStore,
+}
+
+impl Gauges for Scraped {
+    fn in_flight_bytes(&self) -> usize {
+        self.admission.in_flight_bytes()
+    }
+
+    fn in_flight_limit_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+
+    fn reserved_ids(&self) -> usize {
+        self.reservations.len()
+    }
+
+    fn keys(&self) -> usize {
+        self.keys.valid()
+    }
+}

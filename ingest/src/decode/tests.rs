@@ -1,0 +1,100 @@
+use super::*;
+
+#[track_caller]
+fn events(format: Format, body: &str, expected: &[&str]) -> Batch {
+    let batch = split(Bytes::copy_from_slice(body.as_bytes()), format, 3).unwrap();
+    let found = (0..batch.events.len())
+        .map(|index| std::str::from_utf8(batch.raw(index)).unwrap())
+        .collect::<Vec<_>>();
+    assert_eq!(found, expected);
+    batch
+}
+
+#[track_caller]
+fn problem(format: Format, body: &str, kind: ProblemKind, part: &str) -> Problem {
+    let problem = split(Bytes::copy_from_slice(body.as_bytes()), format, 3).unwrap_err();
+    assert_eq!(problem.kind(), kind, "{problem:?}");
+    assert!(format!("{problem:?}").contains(part), "{problem:?}");
+    problem
+}
+
+#[test]
+fn json_holds_one_event_an_array_or_a_batch() {
+    events(Format::Json, " {\"id\": 1} ", &["{\"id\": 1}"]);
+    events(Format::Json, "\u{feff}{\"id\": 1}", &["{\"id\": 1}"]);
+    events(Format::Json, "{\"id\": 1, \"id\": 2}", &["{\"id\": 1, \"id\": 2}"]);
+    events(Format::Json, "{}", &["{}"]);
+    events(Format::Json, "[]", &[]);
+    events(Format::Json, "[ {\"a\":[1]} , 7,null]", &["{\"a\":[1]}", "7", "null"]);
+    let batch = events(
+        Format::Json,
+        "{\"extra\": {}, \"events\": [{}], \"sent_at\": \"2026-01-02T03:04:05Z\"}",
+        &["{}"],
+    );
+    assert_eq!(batch.sent_at, Some(Timestamp::parse_rfc3339("2026-01-02T03:04:05Z").unwrap()));
+    assert_eq!(events(Format::Json, "{\"events\": [], \"sent_at\": null}", &[]).sent_at, None);
+    // An escaped name is the same name.
+    events(Format::Json, "{\"\\u0065vents\": [1]}", &["1"]);
+}
+
+#[test]
+fn ndjson_holds_an_event_a_line() {
+    events(Format::Ndjson, "", &[]);
+    events(Format::Ndjson, "{}\n\r\n  {\"a\": 1} \r\n{broken", &["{}", "{\"a\": 1}", "{broken"]);
+    problem(Format::Ndjson, "1\n2\n3\n4", ProblemKind::TooManyEvents, "at most 3");
+}
+
+#[test]
+fn a_broken_body_says_where() {
+    let check = |body: &str, line, column, part: &str| {
+        let problem = problem(Format::Json, body, ProblemKind::BrokenBody, part);
+        assert_eq!(problem.position, Some((line, column)), "{problem:?}");
+    };
+    check("", 1, 0, "empty");
+    check("[{},\n {]", 2, 3, "");
+    check("{\"events\": [{}", 1, 14, "EOF");
+    check("{} {}", 1, 4, "x-ndjson");
+    check("7", 1, 1, "an array of events");
+    check("{\"events\": {}}", 1, 11, "array of events");
+    check("{\"events\": [], \"events\": []}", 1, 28, "twice");
+    check("{\"events\": [], \"a\": 1, \"a\": 1}", 1, 30, "`a` twice");
+    check("{\"events\": [], \"sent_at\": \"soon\"}", 1, 33, "sent_at");
+    check("{\"events\": [], \"sent_at\": 5}", 1, 28, "sent_at");
+    problem(Format::Json, "[1,2,3,4]", ProblemKind::TooManyEvents, "at most 3");
+    problem(Format::Json, "{\"events\":[1,2,3,4]}", ProblemKind::TooManyEvents, "at most 3");
+    let many = (0..70).map(|n| format!("\"m{n}\": 1")).collect::<Vec<_>>().join(",");
+    problem(Format::Json, &format!("{{{many}, \"events\": []}}"), ProblemKind::BrokenBody, "64");
+    events(Format::Json, &format!("{{{many}}}"), &[&format!("{{{many}}}")]);
+}
+
+#[test]
+fn nesting_does_not_exhaust_the_stack() {
+    let deep = format!("[{}{}]", "[".repeat(1_000_000), "]".repeat(1_000_000));
+    let batch = split(Bytes::from(deep), Format::Json, 3).unwrap();
+    assert_eq!(batch.events.len(), 1);
+    let open = Bytes::from("[".repeat(1_000_000));
+    assert_eq!(split(open, Format::Json, 3).unwrap_err().kind(), ProblemKind::BrokenBody);
+}
+
+#[test]
+fn the_content_type_says_how_to_read() {
+    let of = |text: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, text.parse().unwrap());
+        Format::of(&headers)
+    };
+    for text in ["application/json", "Application/JSON; charset=\"UTF-8\"", "application/json;"] {
+        assert_eq!(of(text), Ok(Format::Json), "{text}");
+    }
+    for text in ["application/x-ndjson", "application/jsonl; charset=utf-8"] {
+        assert_eq!(of(text), Ok(Format::Ndjson), "{text}");
+    }
+    for text in
+        ["text/plain", "application/json; charset=latin1", "application/x-www-form-urlencoded"]
+    {
+        let problem = of(text).unwrap_err();
+        assert_eq!(problem.kind(), ProblemKind::UnsupportedType);
+        assert!(problem.detail.contains("application/x-ndjson"));
+    }
+    assert!(Format::of(&HeaderMap::new()).is_err());
+}

@@ -1,0 +1,182 @@
+//! One fate for every event of a request, by construction.
+//!
+//! In: a token for each event, and the decisions of the pipeline. Out: the [`Outcome`] of a request.
+//! Always true: a token is decided at most once (it is moved and cannot be copied); an event whose
+//! token was lost counts as `refused` and as an internal error, which every test asserts to be
+//! zero; received = accepted + duplicate + rejected + refused + in flight, at every instant.
+//! Not here: deciding ([`crate::pipeline`]), HTTP ([`crate::routes`]).
+
+use std::sync::Arc;
+
+use chalkstream_schemas::{RefuseReason, Rejection};
+
+use crate::metrics::events::EventCounts;
+
+/// An event that has no fate yet. It cannot be copied: whoever holds it decides.
+#[derive(Debug)]
+#[must_use = "an event must get its fate"]
+pub(crate) struct Undecided {
+    index: usize,
+}
+
+impl Undecided {
+    /// Its place in the request.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+}
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Durable in the log, by this request.
+    Accepted,
+    /// Durable in the log already.
+    Duplicate,
+    /// At fault; durable in the rejected log.
+    Rejected(Box<Rejection>),
+    /// Not taken for now.
+    Refused(RefuseReason),
+}
+
+/// A fate with the event's id as its sender knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    pub(crate) id: Option<String>,
+    pub(crate) fate: Fate,
+}
+
+/// How many events of a request met each fate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) accepted: usize,
+    pub(crate) duplicate: usize,
+    pub(crate) rejected: usize,
+    pub(crate) refused: usize,
+}
+
+/// Every event's fate, in the order of the request.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    pub(crate) settled: Vec<Settled>,
+}
+
+/// The account of one request's events.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    counts: Arc<EventCounts>,
+    shard: usize,
+    settled: Vec<Option<Settled>>,
+    open: bool,
+}
+
+impl Ledger {
+    /// Counts `events` as received and in flight, and hands out their tokens in order.
+    pub(crate) fn open(counts: &Arc<EventCounts>, events: usize) -> (Self, Vec<Undecided>) {
+        let shard = counts.open(events);
+        let mut settled = Vec::new();
+        settled.resize_with(events, || None);
+        let tokens = (0..events).map(|index| Undecided { index }).collect();
+        (Self { counts: Arc::clone(counts), shard, settled, open: true }, tokens)
+    }
+
+    /// Decides an event.
+    pub(crate) fn settle(&mut self, event: Undecided, id: Option<String>, fate: Fate) {
+        let Some(place) = self.settled.get_mut(event.index) else {
+            debug_assert!(false, "event {} of another request", event.index);
+            return;
+        };
+        debug_assert!(place.is_none(), "event {} decided twice", event.index);
+        *place = Some(Settled { id, fate });
+    }
+
+    /// Closes the account: counts every fate, and hands them out.
+    pub(crate) fn close(mut self) -> Outcome {
+        self.count()
+    }
+
+    fn count(&mut self) -> Outcome {
+        self.open = false;
+        let mut undecided = 0;
+        let lost = || Settled { id: None, fate: Fate::Refused(RefuseReason::Unavailable) };
+        let settled = std::mem::take(&mut self.settled)
+            .into_iter()
+            .map(|place| {
+                place.unwrap_or_else(|| {
+                    undecided += 1;
+                    lost()
+                })
+            })
+            .collect::<Vec<_>>();
+        let mut tally = Tally::default();
+        for event in &settled {
+            *match event.fate {
+                Fate::Accepted => &mut tally.accepted,
+                Fate::Duplicate => &mut tally.duplicate,
+                Fate::Rejected(_) => &mut tally.rejected,
+                Fate::Refused(_) => &mut tally.refused,
+            } += 1;
+        }
+        self.counts.close(self.shard, &settled, undecided);
+        if undecided > 0 {
+            tracing::error!(undecided, "events left without a fate");
+        }
+        Outcome { tally, settled }
+    }
+}
+
+impl Drop for Ledger {
+    /// A request that was given up half-way: what was not decided is refused.
+    fn drop(&mut self) {
+        if self.open {
+            let outcome = self.count();
+            tracing::debug!(?outcome.tally, "a request's account closed early");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chalkstream_schemas::RejectReason;
+
+    use super::*;
+
+    #[test]
+    fn the_books_balance_at_every_step() {
+        let counts = Arc::new(EventCounts::default());
+        let (mut ledger, tokens) = Ledger::open(&counts, 4);
+        assert_eq!((counts.read().received, counts.read().in_flight), (4, 4));
+        assert!(counts.read().balanced());
+        let rejection = Rejection::new(RejectReason::TooOld, None, "old");
+        let fates = [
+            Fate::Rejected(Box::new(rejection)),
+            Fate::Accepted,
+            Fate::Duplicate,
+            Fate::Refused(RefuseReason::Unavailable),
+        ];
+        for (token, fate) in tokens.into_iter().zip(fates).rev() {
+            ledger.settle(token, None, fate);
+            assert!(counts.read().balanced());
+        }
+        let outcome = ledger.close();
+        let each = Tally { accepted: 1, duplicate: 1, rejected: 1, refused: 1 };
+        assert_eq!(outcome.tally, each);
+        assert_eq!(outcome.settled.len(), 4);
+        let read = counts.read();
+        assert!(read.balanced());
+        assert_eq!((read.in_flight, read.undecided), (0, 0));
+    }
+
+    #[test]
+    fn an_event_that_was_forgotten_is_refused_and_counted_as_a_bug() {
+        let counts = Arc::new(EventCounts::default());
+        let (mut ledger, tokens) = Ledger::open(&counts, 3);
+        let first = tokens.into_iter().next().unwrap();
+        ledger.settle(first, None, Fate::Accepted);
+        drop(ledger);
+        let read = counts.read();
+        assert!(read.balanced());
+        assert_eq!((read.accepted, read.refused, read.undecided, read.in_flight), (1, 2, 2, 0));
+    }
+}

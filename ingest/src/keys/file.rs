@@ -1,0 +1,186 @@
+//! `keys.toml`: read whole, replaced atomically under a lock.
+//!
+//! Always true: readers see the old file or the new one; two writers take turns through
+//! `keys.toml.lock`, whose lock the system releases with its process, so nothing is stale after a
+//! crash; an unknown field or scope is an error, never ignored.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use chalkstream_schemas::{SchoolId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{KeyError, KeyInfo, Scope};
+
+const FORMAT: u32 = 1;
+const MODE: u32 = 0o600;
+const HEADER: &str = "# Write keys of this Chalkstream. Written by `chalkstream keys`; a running server follows changes.\n# Only hashes are stored: a key that was lost cannot be read from here, create another.\n\n";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyFile {
+    format: u32,
+    #[serde(default)]
+    keys: Vec<StoredKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredKey {
+    key_id: String,
+    sha256: String,
+    school_id: SchoolId,
+    scopes: Vec<Scope>,
+    created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked_at: Option<String>,
+}
+
+/// Tells one version of the file from the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint {
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Fingerprint {
+    /// `None` if there is no file.
+    pub(super) fn of(path: &Path) -> Result<Option<Self>, KeyError> {
+        match std::fs::metadata(path) {
+            Ok(found) => Ok(Some(Self {
+                inode: found.ino(),
+                bytes: found.len(),
+                modified: (found.mtime(), found.mtime_nsec()),
+            })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(io("read", path)(source)),
+        }
+    }
+}
+
+/// Reads every key with its hash; no file means none.
+pub(super) fn read(path: &Path) -> Result<Vec<(KeyInfo, [u8; 32])>, KeyError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(io("read", path)(source)),
+    };
+    let file = toml::from_str::<KeyFile>(&text)
+        .map_err(|source| KeyError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+    if file.format != FORMAT {
+        let message =
+            format!("format {} is not known; this version reads format {FORMAT}", file.format);
+        let (path, key_id) = (path.to_owned(), "(all)".to_owned());
+        return Err(KeyError::Invalid { path, key_id, message });
+    }
+    file.keys.into_iter().map(|stored| stored.parse(path)).collect()
+}
+
+impl StoredKey {
+    fn parse(self, path: &Path) -> Result<(KeyInfo, [u8; 32]), KeyError> {
+        let Self { key_id, sha256, school_id, mut scopes, created_at, revoked_at } = self;
+        scopes.sort_unstable();
+        let invalid = |message: String| KeyError::Invalid {
+            path: path.to_owned(),
+            key_id: key_id.clone(),
+            message,
+        };
+        let mut hash = [0; 32];
+        hex::decode_to_slice(&sha256, &mut hash)
+            .map_err(|error| invalid(format!("sha256 is not 64 hexadecimal digits: {error}")))?;
+        let time = |name: &str, text: &str| {
+            Timestamp::parse_rfc3339(text).map_err(|error| invalid(format!("{name}: {error}")))
+        };
+        let created_at = time("created_at", &created_at)?;
+        let revoked_at = revoked_at.map(|text| time("revoked_at", &text)).transpose()?;
+        Ok((KeyInfo { key_id, school_id, scopes, created_at, revoked_at }, hash))
+    }
+
+    fn of(info: &KeyInfo, hash: [u8; 32]) -> Self {
+        Self {
+            key_id: info.key_id.clone(),
+            sha256: hex::encode(hash),
+            school_id: info.school_id.clone(),
+            scopes: info.scopes.clone(),
+            created_at: info.created_at.to_string(),
+            revoked_at: info.revoked_at.map(|time| time.to_string()),
+        }
+    }
+}
+
+/// The file while this process alone may change it.
+#[derive(Debug)]
+pub(super) struct Locked {
+    path: PathBuf,
+    keys: Vec<(KeyInfo, [u8; 32])>,
+    /// Held, not used: closing it releases the lock.
+    _lock: File,
+}
+
+impl Locked {
+    /// Waits for the lock, then reads what the file holds now.
+    pub(super) fn open(path: &Path) -> Result<Self, KeyError> {
+        let lock_path = path.with_extension("toml.lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(MODE)
+            .open(&lock_path)
+            .map_err(io("create", &lock_path))?;
+        lock.lock().map_err(io("lock", &lock_path))?;
+        Ok(Self { path: path.to_owned(), keys: read(path)?, _lock: lock })
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &KeyInfo> {
+        self.keys.iter().map(|(info, _)| info)
+    }
+
+    pub(super) fn push(&mut self, info: KeyInfo, hash: [u8; 32]) {
+        self.keys.push((info, hash));
+    }
+
+    /// `None` if there is no such key.
+    pub(super) fn revoke(&mut self, key_id: &str, now: Timestamp) -> Option<KeyInfo> {
+        let (info, _) = self.keys.iter_mut().find(|(info, _)| info.key_id == key_id)?;
+        info.revoked_at.get_or_insert(now);
+        Some(info.clone())
+    }
+
+    /// Writes beside, syncs, renames, syncs the folder: a crash leaves the old file or the new one.
+    pub(super) fn commit(self) -> Result<(), KeyError> {
+        let keys = self.keys.iter().map(|(info, hash)| StoredKey::of(info, *hash)).collect();
+        let body = toml::to_string(&KeyFile { format: FORMAT, keys })
+            .map_err(|source| KeyError::Encode { source })?;
+        let beside = self.path.with_extension("toml.tmp");
+        match std::fs::remove_file(&beside) {
+            // Left by a crash: made anew, so that its mode is right.
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(io("remove", &beside)(source)),
+        }
+        let mut file = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(MODE)
+            .open(&beside)
+            .map_err(io("create", &beside))?;
+        file.write_all(HEADER.as_bytes()).map_err(io("write", &beside))?;
+        file.write_all(body.as_bytes()).map_err(io("write", &beside))?;
+        file.sync_all().map_err(io("sync", &beside))?;
+        std::fs::rename(&beside, &self.path).map_err(io("replace", &self.path))?;
+        let folder = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync", folder))
+    }
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> KeyError {
+    let path = path.to_owned();
+    move |source| KeyError::Io { action, path, source }
+}

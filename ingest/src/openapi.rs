@@ -1,0 +1,73 @@
+//! The OpenAPI document, made from the annotations at the routes.
+
+use bytes::Bytes;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use crate::routes::{events, health, schemas};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Chalkstream ingest",
+        description = "Sends learning events to Chalkstream. Every event gets one fate; sending again is always safe.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    paths(
+        events::post_events,
+        schemas::list_schemas,
+        schemas::get_schema,
+        health::livez,
+        health::readyz,
+        health::metrics,
+        health::openapi,
+    ),
+    modifiers(&WriteKeys),
+)]
+struct Document;
+
+struct WriteKeys;
+
+impl Modify for WriteKeys {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let scheme = |scheme, description: &str| {
+            let http = HttpBuilder::new().scheme(scheme).description(Some(description));
+            SecurityScheme::Http(http.build())
+        };
+        let bearer = scheme(HttpAuthScheme::Bearer, "A write key of a school");
+        let basic = scheme(HttpAuthScheme::Basic, "The write key as the user name");
+        components.add_security_scheme("write_key", bearer);
+        components.add_security_scheme("basic", basic);
+    }
+}
+
+/// The document as JSON.
+pub(crate) fn document() -> Bytes {
+    // A document of strings: serialising it cannot fail.
+    Bytes::from(serde_json::to_vec(&Document::openapi()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The other half, that each of these routes answers, is tested over HTTP.
+    #[test]
+    fn the_document_names_the_routes_and_no_others() {
+        let document = serde_json::from_slice::<serde_json::Value>(&document()).unwrap();
+        let mut documented = Vec::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().keys() {
+                documented.push((method.to_uppercase(), path.clone()));
+            }
+        }
+        let mut routes = crate::routes::ROUTES
+            .iter()
+            .map(|(method, path)| ((*method).to_owned(), (*path).to_owned()))
+            .collect::<Vec<_>>();
+        documented.sort();
+        routes.sort();
+        assert_eq!(documented, routes);
+    }
+}

@@ -1,0 +1,498 @@
+//! From the events of a request to their fates: validate, deduplicate, make durable.
+//!
+//! In: a [`Batch`] and whose it is. Out: an [`Outcome`] with one fate for every event.
+//! Always true, in this order: an id is reserved, the committed index is asked, the log
+//! acknowledges, the index commits, the reservation is released. So a failed write never makes its
+//! retry look like a duplicate, and of several requests with one id exactly one is accepted. A
+//! request produces what it reserved before it waits for others, and holds nothing while it waits,
+//! so requests cannot wait for each other in a circle. `rejected` is answered only after the
+//! rejected log acknowledged.
+//! Not here: connections. A request that is under way runs to its end in a task of its own, so a
+//! client that goes away loses nothing and leaves nothing behind.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use chalkstream_event_log::{
+    AppendError, EventLog, NewRecord, SeenIndex, Topic, partition_of, record_key,
+};
+use chalkstream_schemas::record::encode_event;
+use chalkstream_schemas::{
+    ContentHash, EventIdentity, LearningEvent, LogOffset, ParseContext, PartitionId, RefuseReason,
+    RejectReason, RejectedRecord, Rejection, Timestamp, parse_event,
+};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::decode::Batch;
+use crate::dedup::{Contested, Reservations};
+use crate::fate::{Fate, Ledger, Outcome, Undecided};
+use crate::keys::Credential;
+use crate::metrics::{LogCall, Metrics};
+use crate::options::IngestOptions;
+
+/// After so many events a request lets others have the thread.
+const EVENTS_PER_TURN: usize = 512;
+
+/// What every request works with.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) seen: Arc<dyn SeenIndex>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: Arc<IngestOptions>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) reservations: Arc<Reservations>,
+}
+
+/// The first event of the request with its identity.
+struct Candidate {
+    token: Undecided,
+    event: Box<LearningEvent>,
+    identity: EventIdentity,
+    /// Its place in [`Request::stored`].
+    ordinal: usize,
+}
+
+/// A later event of the request with the same identity.
+struct Follower {
+    token: Undecided,
+    id: String,
+    content: ContentHash,
+    ordinal: usize,
+}
+
+/// One request while it is being decided.
+struct Request<'a> {
+    batch: &'a Batch,
+    credential: &'a Credential,
+    received_at: Timestamp,
+    ledger: Ledger,
+    /// Whether the answer names accepted events too.
+    name_all: bool,
+    /// For each identity of the request: what the log holds under it, once that is known.
+    stored: Vec<Option<ContentHash>>,
+    /// Rejections that the rejected log has not acknowledged yet.
+    rejections: Vec<(Undecided, Rejection)>,
+}
+
+impl Pipeline {
+    /// Gives every event of the batch its fate; waits for other requests until `deadline`.
+    pub(crate) async fn run(
+        &self,
+        batch: &Batch,
+        credential: &Credential,
+        name_all: bool,
+        deadline: Instant,
+    ) -> Outcome {
+        let (ledger, tokens) = Ledger::open(&self.metrics.events, batch.events.len());
+        let mut request = Request {
+            batch,
+            credential,
+            received_at: self.clock.now(),
+            ledger,
+            name_all,
+            stored: Vec::new(),
+            rejections: Vec::new(),
+        };
+        let (mut waiting, followers) = self.parse(&mut request, tokens).await;
+        while !waiting.is_empty() {
+            let contested = self.produce(&mut request, waiting).await;
+            waiting = wait_for_others(&mut request, contested, deadline).await;
+        }
+        for follower in followers {
+            request.settle_follower(follower);
+        }
+        self.keep_rejections(&mut request).await;
+        request.ledger.close()
+    }
+
+    /// Reads every event. Events that share an identity follow the first of them.
+    async fn parse(
+        &self,
+        request: &mut Request<'_>,
+        tokens: Vec<Undecided>,
+    ) -> (Vec<Candidate>, Vec<Follower>) {
+        let context = ParseContext {
+            school_id: &request.credential.school_id,
+            received_at: request.received_at,
+            batch_sent_at: request.batch.sent_at,
+            max_age: (!request.credential.may_backfill()).then(|| self.options.max_age.get()),
+            max_future: self.options.max_future.get(),
+            max_event_bytes: self.options.max_event.get(),
+        };
+        let mut candidates = Vec::with_capacity(tokens.len());
+        let mut followers = Vec::new();
+        let mut ordinals = HashMap::with_capacity(tokens.len());
+        for token in tokens {
+            if token.index() % EVENTS_PER_TURN == EVENTS_PER_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+            let event = match parse_event(request.batch.raw(token.index()), &context) {
+                Ok(event) => Box::new(event),
+                Err(rejection) => {
+                    request.rejections.push((token, rejection));
+                    continue;
+                }
+            };
+            let identity = event.identity();
+            let next = ordinals.len();
+            match ordinals.entry(identity) {
+                Entry::Vacant(first) => {
+                    first.insert(next);
+                    candidates.push(Candidate { token, event, identity, ordinal: next });
+                }
+                Entry::Occupied(first) => {
+                    let (id, content) = (client_id(&event), event.content_hash);
+                    followers.push(Follower { token, id, content, ordinal: *first.get() });
+                }
+            }
+        }
+        request.stored.resize(ordinals.len(), None);
+        (candidates, followers)
+    }
+
+    /// Reserves what is free, asks the index, appends what is new. Returns what others hold.
+    async fn produce(
+        &self,
+        request: &mut Request<'_>,
+        waiting: Vec<Candidate>,
+    ) -> Vec<(Candidate, Contested)> {
+        let identities = waiting.iter().map(|candidate| candidate.identity).collect::<Vec<_>>();
+        let (reserved, holders) = self.reservations.reserve(&identities);
+        let mut ours = Vec::with_capacity(waiting.len());
+        let mut contested = Vec::new();
+        for (candidate, holder) in waiting.into_iter().zip(holders) {
+            match holder {
+                None => ours.push(candidate),
+                Some(holder) => contested.push((candidate, holder)),
+            }
+        }
+        let new = self.not_seen(request, ours, reserved.identities()).await;
+        let rejections = std::mem::take(&mut request.rejections);
+        let (appended, kept) =
+            tokio::join!(self.append_events(&new), self.append_rejections(request, &rejections));
+        self.commit(&new, &appended).await;
+        drop(reserved);
+        request.settle_rejections(rejections, kept);
+        for (candidate, result) in new.into_iter().zip(appended) {
+            request.settle_appended(candidate, result);
+        }
+        contested
+    }
+
+    /// Settles what the index knows; returns the rest.
+    async fn not_seen(
+        &self,
+        request: &mut Request<'_>,
+        ours: Vec<Candidate>,
+        identities: &[EventIdentity],
+    ) -> Vec<Candidate> {
+        if ours.is_empty() {
+            return ours;
+        }
+        let found = match self.seen.lookup(identities).await {
+            Ok(found) if found.len() == ours.len() => found,
+            Ok(found) => {
+                let (asked, answered) = (ours.len(), found.len());
+                tracing::error!(asked, answered, "the index answered for other ids than asked");
+                return self.refuse_unseen(request, ours);
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(error, "the index of seen events could not be read");
+                return self.refuse_unseen(request, ours);
+            }
+        };
+        let mut new = Vec::with_capacity(ours.len());
+        for (candidate, found) in ours.into_iter().zip(found) {
+            match found {
+                None => new.push(candidate),
+                Some(content) => request.settle_seen(candidate, content),
+            }
+        }
+        new
+    }
+
+    fn refuse_unseen(&self, request: &mut Request<'_>, ours: Vec<Candidate>) -> Vec<Candidate> {
+        self.metrics.log_error(LogCall::Lookup);
+        for candidate in ours {
+            request.refuse(candidate);
+        }
+        Vec::new()
+    }
+
+    async fn append_events(&self, new: &[Candidate]) -> Vec<Result<LogOffset, AppendError>> {
+        if new.is_empty() {
+            return Vec::new();
+        }
+        let partitions = self.log.partitions(Topic::Events);
+        let mut encoded = Vec::new();
+        let mut ends = Vec::with_capacity(new.len());
+        for candidate in new {
+            encode_event(&candidate.event, &mut encoded);
+            ends.push(encoded.len());
+        }
+        // One allocation for the whole request; the records share it.
+        let encoded = Bytes::from(encoded);
+        let mut start = 0;
+        let records = new
+            .iter()
+            .zip(ends)
+            .map(|(candidate, end)| {
+                let event = &*candidate.event;
+                let payload = encoded.slice(start..end);
+                start = end;
+                NewRecord {
+                    partition: partition_of(&event.school_id, &event.user_id, partitions),
+                    key: record_key(&event.school_id, &event.user_id),
+                    payload,
+                    timestamp: event.received_at,
+                    identity: Some((candidate.identity, event.content_hash)),
+                }
+            })
+            .collect();
+        let started = Instant::now();
+        let results = self.append(Topic::Events, records, LogCall::Append).await;
+        self.metrics.append_seconds.observe(started.elapsed());
+        results
+    }
+
+    async fn append_rejections(
+        &self,
+        request: &Request<'_>,
+        rejections: &[(Undecided, Rejection)],
+    ) -> Vec<Result<LogOffset, AppendError>> {
+        if rejections.is_empty() {
+            return Vec::new();
+        }
+        let partitions = self.log.partitions(Topic::Rejected);
+        let records = rejections
+            .iter()
+            .map(|(token, rejection)| {
+                let raw = request.batch.raw(token.index());
+                let raw = raw.get(..self.options.max_event.get()).unwrap_or(raw);
+                self.rejected_record(request, rejection, raw, partitions)
+            })
+            .collect();
+        self.append(Topic::Rejected, records, LogCall::AppendRejected).await
+    }
+
+    fn rejected_record(
+        &self,
+        request: &Request<'_>,
+        rejection: &Rejection,
+        raw: &[u8],
+        partitions: u32,
+    ) -> NewRecord {
+        let school_id = &request.credential.school_id;
+        let record = RejectedRecord {
+            school_id: school_id.clone(),
+            key_id: request.credential.key_id.to_string(),
+            app: rejection.app.clone(),
+            type_name: rejection.type_name.clone(),
+            reason: rejection.reason,
+            field: rejection.field.clone(),
+            message: rejection.message.clone(),
+            received_at: request.received_at,
+            raw: raw.to_vec(),
+        };
+        // The same bytes of the same school have the same key, wherever they are counted once.
+        let hash: [u8; 32] = Sha256::digest(raw).into();
+        let [a, b, c, d, ..] = hash;
+        let mut key = BytesMut::with_capacity(school_id.as_str().len() + 33);
+        key.put_slice(school_id.as_str().as_bytes());
+        key.put_u8(0);
+        key.put_slice(&hash);
+        NewRecord {
+            partition: PartitionId::new(u32::from_le_bytes([a, b, c, d]) % partitions.max(1)),
+            key: key.freeze(),
+            payload: Bytes::from(record.encode()),
+            timestamp: request.received_at,
+            identity: None,
+        }
+    }
+
+    async fn append(
+        &self,
+        topic: Topic,
+        records: Vec<NewRecord>,
+        call: LogCall,
+    ) -> Vec<Result<LogOffset, AppendError>> {
+        let asked = records.len();
+        let mut results = self.log.append(topic, records).await;
+        if results.len() != asked {
+            let answered = results.len();
+            tracing::error!(%topic, asked, answered, "the log answered for other records than asked");
+            let missing = || {
+                let reason = "the log did not answer for it".into();
+                Err(AppendError::Unacknowledged { reason })
+            };
+            results.resize_with(asked, missing);
+        }
+        let failed = results.iter().filter(|result| result.is_err()).count();
+        if let Some(Err(error)) = results.iter().find(|result| result.is_err()) {
+            self.metrics.log_error(call);
+            let error = chain(error);
+            tracing::warn!(%topic, failed, asked, error, "the log did not take all records");
+        }
+        results
+    }
+
+    /// Tells the index what the log acknowledged. If it cannot keep that, the events are durable
+    /// all the same: a retry is taken again, and the processors drop it.
+    async fn commit(&self, new: &[Candidate], appended: &[Result<LogOffset, AppendError>]) {
+        let acknowledged = new
+            .iter()
+            .zip(appended)
+            .filter(|(_, result)| result.is_ok())
+            .map(|(candidate, _)| (candidate.identity, candidate.event.content_hash))
+            .collect::<Vec<_>>();
+        if acknowledged.is_empty() {
+            return;
+        }
+        if let Err(error) = self.seen.commit(&acknowledged).await {
+            self.metrics.log_error(LogCall::Commit);
+            let error = chain(&error);
+            tracing::error!(error, "the index of seen events did not keep new ones");
+        }
+    }
+
+    async fn keep_rejections(&self, request: &mut Request<'_>) {
+        let rejections = std::mem::take(&mut request.rejections);
+        let kept = self.append_rejections(request, &rejections).await;
+        request.settle_rejections(rejections, kept);
+    }
+}
+
+/// Waits until others have let go of what they held; what they produced is then in the index, and
+/// what they failed to produce is free. After the deadline the rest is refused.
+async fn wait_for_others(
+    request: &mut Request<'_>,
+    contested: Vec<(Candidate, Contested)>,
+    deadline: Instant,
+) -> Vec<Candidate> {
+    let mut free = Vec::with_capacity(contested.len());
+    for (candidate, holder) in contested {
+        match tokio::time::timeout_at(deadline, holder.released()).await {
+            Ok(()) => free.push(candidate),
+            Err(_elapsed) => request.refuse(candidate),
+        }
+    }
+    free
+}
+
+impl Request<'_> {
+    fn settle_appended(&mut self, candidate: Candidate, result: Result<LogOffset, AppendError>) {
+        match result {
+            Ok(_offset) => {
+                self.remember(candidate.ordinal, candidate.event.content_hash);
+                let id = self.name_all.then(|| client_id(&candidate.event));
+                self.ledger.settle(candidate.token, id, Fate::Accepted);
+            }
+            Err(AppendError::TooLarge { bytes, limit_bytes }) => {
+                let message = format!(
+                    "the event takes {bytes} bytes in the log, which takes {limit_bytes}; send less `data`"
+                );
+                self.reject(candidate, RejectReason::EventTooLarge, None, message);
+            }
+            Err(
+                AppendError::Busy { .. }
+                | AppendError::NoSuchPartition { .. }
+                | AppendError::Stopped { .. }
+                | AppendError::Unacknowledged { .. },
+            ) => self.refuse(candidate),
+        }
+    }
+
+    fn settle_seen(&mut self, candidate: Candidate, stored: ContentHash) {
+        self.remember(candidate.ordinal, stored);
+        if stored == candidate.event.content_hash {
+            let id = Some(client_id(&candidate.event));
+            self.ledger.settle(candidate.token, id, Fate::Duplicate);
+        } else {
+            self.reject(candidate, RejectReason::IdConflict, Some("id"), conflict());
+        }
+    }
+
+    fn settle_follower(&mut self, follower: Follower) {
+        let Follower { token, id, content, ordinal } = follower;
+        match self.stored.get(ordinal).copied().flatten() {
+            Some(stored) if stored == content => {
+                self.ledger.settle(token, Some(id), Fate::Duplicate);
+            }
+            Some(_other) => {
+                let rejection = Rejection::new(RejectReason::IdConflict, Some("id"), conflict());
+                self.rejections.push((token, rejection.with_id(id)));
+            }
+            None => {
+                self.ledger.settle(token, Some(id), Fate::Refused(RefuseReason::Unavailable));
+            }
+        }
+    }
+
+    fn settle_rejections(
+        &mut self,
+        rejections: Vec<(Undecided, Rejection)>,
+        kept: Vec<Result<LogOffset, AppendError>>,
+    ) {
+        for ((token, mut rejection), kept) in rejections.into_iter().zip(kept) {
+            let id = rejection.id.take();
+            let fate = match kept {
+                Ok(_offset) => Fate::Rejected(Box::new(rejection)),
+                Err(_logged) => Fate::Refused(RefuseReason::Unavailable),
+            };
+            self.ledger.settle(token, id, fate);
+        }
+    }
+
+    /// Queues the rejection: it is final once the rejected log has it.
+    fn reject(
+        &mut self,
+        candidate: Candidate,
+        reason: RejectReason,
+        field: Option<&str>,
+        message: String,
+    ) {
+        let Candidate { token, event, .. } = candidate;
+        let mut rejection = Rejection::new(reason, field, message).with_id(client_id(&event));
+        rejection.type_name = Some(event.type_name().to_owned());
+        rejection.app = event.app.as_deref().map(str::to_owned);
+        self.rejections.push((token, rejection));
+    }
+
+    fn refuse(&mut self, candidate: Candidate) {
+        let id = Some(client_id(&candidate.event));
+        self.ledger.settle(candidate.token, id, Fate::Refused(RefuseReason::Unavailable));
+    }
+
+    fn remember(&mut self, ordinal: usize, content: ContentHash) {
+        if let Some(stored) = self.stored.get_mut(ordinal) {
+            *stored = Some(content);
+        }
+    }
+}
+
+fn conflict() -> String {
+    "another event of this user has this id, with other content; give every event an id of its own, and send an event again exactly as it was".to_owned()
+}
+
+/// The id as the client knows it.
+fn client_id(event: &LearningEvent) -> String {
+    event.original_id.as_deref().map_or_else(|| event.id.to_string(), str::to_owned)
+}
+
+/// An error with its causes, for the log.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,192 @@
+//! Errors of a request as a whole, as RFC 9457 problem details.
+//!
+//! Always true: a problem says what is wrong and what to do; it never holds a key; every status that
+//! asks to be tried again carries `Retry-After`.
+//! Not here: one event's fault, which is data ([`crate::fate`]).
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])* $variant:ident = $slug:literal $status:ident $title:literal,)*) => {
+        /// Every problem that a request can meet.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum ProblemKind {
+            $($(#[doc = $doc])* $variant,)*
+        }
+
+        impl ProblemKind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name in the URN of `type`.
+            pub const fn slug(self) -> &'static str {
+                match self { $(Self::$variant => $slug,)* }
+            }
+
+            /// The HTTP status.
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)* }
+            }
+
+            /// The same for every occurrence.
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The body is not JSON, or not one of the shapes that hold events.
+    BrokenBody = "broken-body" BAD_REQUEST "The body cannot be read",
+    /// The compressed body is damaged, or its end is missing.
+    BrokenCompression = "broken-compression" BAD_REQUEST "The body cannot be decompressed",
+    /// A query parameter that does not exist, or a wrong value.
+    BrokenQuery = "broken-query" BAD_REQUEST "The query string is wrong",
+    /// No credential, or not one that could hold a key.
+    MissingCredential = "missing-credential" UNAUTHORIZED "A write key is needed",
+    /// A key that this server does not know.
+    UnknownKey = "unknown-key" UNAUTHORIZED "The write key is not valid",
+    /// A key that has been revoked.
+    RevokedKey = "revoked-key" UNAUTHORIZED "The write key has been revoked",
+    /// The key lacks a scope.
+    MissingScope = "missing-scope" FORBIDDEN "The key may not do this",
+    /// No such path, or no such schema.
+    NotFound = "not-found" NOT_FOUND "Nothing is here",
+    /// The path exists, the method does not.
+    MethodNotAllowed = "method-not-allowed" METHOD_NOT_ALLOWED "The method does not fit the path",
+    /// The body came too slowly.
+    BodyTimeout = "body-timeout" REQUEST_TIMEOUT "The body did not arrive in time",
+    /// The body is larger than allowed, as sent or after decompression.
+    BodyTooLarge = "body-too-large" PAYLOAD_TOO_LARGE "The body is too large",
+    /// More events than one request may hold.
+    TooManyEvents = "too-many-events" PAYLOAD_TOO_LARGE "The request holds too many events",
+    /// A content type that holds no events.
+    UnsupportedType = "unsupported-type" UNSUPPORTED_MEDIA_TYPE "The content type is not supported",
+    /// A content encoding that is not supported.
+    UnsupportedEncoding = "unsupported-encoding" UNSUPPORTED_MEDIA_TYPE "The content encoding is not supported",
+    /// A bug: what happened to the events is not known.
+    Internal = "internal" INTERNAL_SERVER_ERROR "The server failed",
+    /// Too many bytes in flight.
+    Busy = "busy" SERVICE_UNAVAILABLE "The server is busy",
+    /// The log did not acknowledge in time.
+    Unacknowledged = "unacknowledged" SERVICE_UNAVAILABLE "The log did not acknowledge in time",
+    /// The server is about to stop, or not yet ready.
+    NotReady = "not-ready" SERVICE_UNAVAILABLE "The server is not taking requests",
+}
+
+/// The body of every answer that is about the request as a whole (`application/problem+json`).
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProblemBody<'a> {
+    /// `urn:chalkstream:problem:` and the problem's name.
+    #[schema(example = "urn:chalkstream:problem:broken-body")]
+    r#type: String,
+    /// The same for every occurrence of the type.
+    title: &'a str,
+    /// The HTTP status again.
+    status: u16,
+    /// What is wrong here, and what to do.
+    detail: &'a str,
+    /// Line of a body that is not JSON, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    /// Column of a body that is not JSON, in bytes from 1; 0 where a line ends too early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<usize>,
+}
+
+/// One problem of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    kind: ProblemKind,
+    pub(crate) detail: String,
+    pub(crate) position: Option<(usize, usize)>,
+    retry_after: Option<Duration>,
+}
+
+impl Problem {
+    /// A problem with what is wrong here, and what to do.
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), position: None, retry_after: None }
+    }
+
+    /// Which problem it is.
+    pub fn kind(&self) -> ProblemKind {
+        self.kind
+    }
+
+    pub(crate) fn at(mut self, line: usize, column: usize) -> Self {
+        self.position = Some((line, column));
+        self
+    }
+
+    pub(crate) fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+}
+
+/// `Retry-After` in whole seconds, at least one.
+pub(crate) fn retry_after_value(after: Duration) -> HeaderValue {
+    HeaderValue::from(after.as_secs().max(1))
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.kind.status();
+        let body = ProblemBody {
+            r#type: format!("urn:chalkstream:problem:{}", self.kind.slug()),
+            title: self.kind.title(),
+            status: status.as_u16(),
+            detail: &self.detail,
+            line: self.position.map(|(line, _)| line),
+            column: self.position.map(|(_, column)| column),
+        };
+        // Strings and numbers alone: serialising them cannot fail.
+        let bytes = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = Response::new(Body::from(bytes));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, json);
+        match self.kind {
+            ProblemKind::MissingCredential | ProblemKind::UnknownKey | ProblemKind::RevokedKey => {
+                // Not Basic, though it is accepted: browsers would ask the user for a password.
+                let scheme = HeaderValue::from_static("Bearer realm=\"chalkstream\"");
+                headers.insert(header::WWW_AUTHENTICATE, scheme);
+            }
+            ProblemKind::MissingScope => {
+                let scope = "Bearer error=\"insufficient_scope\", scope=\"events:write\"";
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scope));
+            }
+            ProblemKind::BodyTimeout
+            | ProblemKind::Internal
+            | ProblemKind::Busy
+            | ProblemKind::Unacknowledged
+            | ProblemKind::NotReady => {
+                let after = self.retry_after.unwrap_or(Duration::from_secs(1));
+                headers.insert(header::RETRY_AFTER, retry_after_value(after));
+            }
+            ProblemKind::UnsupportedEncoding => {
+                // RFC 7694: tells which encodings a request may use.
+                let encodings = HeaderValue::from_static("gzip, zstd, identity");
+                headers.insert(header::ACCEPT_ENCODING, encodings);
+            }
+            ProblemKind::BrokenBody
+            | ProblemKind::BrokenCompression
+            | ProblemKind::BrokenQuery
+            | ProblemKind::NotFound
+            | ProblemKind::MethodNotAllowed
+            | ProblemKind::BodyTooLarge
+            | ProblemKind::TooManyEvents
+            | ProblemKind::UnsupportedType => {}
+        }
+        response
+    }
+}

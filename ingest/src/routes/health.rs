@@ -1,0 +1,64 @@
+//! `/livez`, `/readyz`, `/metrics` and `/openapi.json`: for operators and tools.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+
+use crate::app::App;
+use crate::problem::{Problem, ProblemBody, ProblemKind};
+
+/// Is the process alive
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "operation",
+    responses((status = 200, description = "The process answers", body = String)),
+)]
+pub(crate) async fn livez() -> &'static str {
+    "alive\n"
+}
+
+/// Does it take events
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operation",
+    responses(
+        (status = 200, description = "It takes events", body = String),
+        (status = 503, description = "It does not yet, or no longer", body = ProblemBody<'_>, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
+    app.lifecycle.check().map(|()| "ready\n")
+}
+
+/// Metrics for Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")),
+)]
+pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &app.registry).map_err(|error| {
+        Problem::new(ProblemKind::Internal, format!("the metrics could not be written: {error}"))
+    })?;
+    let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(open_metrics))];
+    Ok((content_type, text).into_response())
+}
+
+/// This document
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "operation",
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)),
+)]
+pub(crate) async fn openapi(State(app): State<Arc<App>>) -> Response {
+    let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    (content_type, app.openapi.clone()).into_response()
+}

@@ -1,0 +1,199 @@
+//! Listening: connections, their limits, and an orderly end.
+//!
+//! Always true: at most `max_connections` are open; a client that sends headers slowly, or idles,
+//! is cut off; a shutdown is unready first, then takes no more connections, lets requests under
+//! way finish, and ends by its deadline.
+//! Not here: TLS (a proxy in front), what is flushed afterwards (the binary closes the log).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::app::{App, Ingest};
+
+/// How often changes of the write keys are looked for.
+const KEYS_EVERY: Duration = Duration::from_secs(1);
+/// How long nothing is accepted after the system refused a connection, such as for want of files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const DRAIN_POLL: Duration = Duration::from_millis(5);
+
+/// Why ingest did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("could not listen on {address}")]
+    Listen {
+        /// As configured.
+        address: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl StartError {
+    /// What the person at the keyboard does next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Listen { source, .. } => match source.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    "another process has the port: stop it, or choose another with --listen (port 0 takes a free one)"
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 need a privilege: choose a higher one with --listen"
+                }
+                _ => {
+                    "check --listen: it takes an address of this machine and a port, such as 127.0.0.1:8080"
+                }
+            },
+        }
+    }
+}
+
+/// Ingest that is listening.
+#[derive(Debug)]
+pub struct RunningIngest {
+    app: Arc<App>,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+/// How a shutdown ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Requests still under way at the deadline; their clients send them again.
+    pub abandoned: usize,
+    /// Connections that were open still at the deadline.
+    pub connections: u64,
+}
+
+impl Ingest {
+    /// Listens on `listen` of the options and serves there.
+    pub async fn bind(&self) -> Result<RunningIngest, StartError> {
+        let address = self.app.options.listen.clone();
+        match TcpListener::bind(&address).await {
+            Ok(listener) => self.start(listener),
+            Err(source) => Err(StartError::Listen { address, source }),
+        }
+    }
+
+    /// Serves all routes on `listener`, follows the write keys, and is ready.
+    pub fn start(&self, listener: TcpListener) -> Result<RunningIngest, StartError> {
+        let address = listener.local_addr().map_err(|source| StartError::Listen {
+            address: self.app.options.listen.clone(),
+            source,
+        })?;
+        let (stop, stopped) = watch::channel(false);
+        self.app.keys.follow(KEYS_EVERY);
+        let accepting =
+            tokio::spawn(accept(Arc::clone(&self.app), self.router(), listener, stopped));
+        self.app.lifecycle.ready();
+        tracing::info!(%address, "ingest is listening");
+        Ok(RunningIngest { app: Arc::clone(&self.app), address, stop, accepting })
+    }
+}
+
+impl RunningIngest {
+    /// The address it listens on, with its real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Unready, then no more connections, then waits for what is under way, at most
+    /// `drain_timeout`. Afterwards the log may be closed.
+    pub async fn shutdown(self) -> Drained {
+        let deadline = Instant::now() + self.app.options.drain_timeout.get();
+        self.app.lifecycle.drain();
+        self.stop.send_replace(true);
+        if tokio::time::timeout_at(deadline, self.accepting).await.is_err() {
+            tracing::warn!("the listener did not end in time");
+        }
+        loop {
+            let abandoned = self.app.lifecycle.working();
+            let connections = self.app.metrics.open_connections();
+            if (abandoned == 0 && connections == 0) || Instant::now() >= deadline {
+                if abandoned > 0 {
+                    tracing::warn!(abandoned, "requests were still under way at the deadline");
+                }
+                return Drained { abandoned, connections };
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+}
+
+async fn accept(
+    app: Arc<App>,
+    router: axum::Router,
+    listener: TcpListener,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let room = Arc::new(Semaphore::new(app.options.max_connections.get()));
+    loop {
+        let next = async {
+            let room = Arc::clone(&room).acquire_owned().await;
+            (listener.accept().await, room)
+        };
+        let (accepted, room) = tokio::select! {
+            next = next => next,
+            _ = stopped.changed() => return,
+        };
+        match accepted {
+            Ok((stream, _peer)) => {
+                let connection = serve(Arc::clone(&app), router.clone(), stream, stopped.clone());
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(room);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    app: Arc<App>,
+    router: axum::Router,
+    stream: TcpStream,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let open = app.metrics.connection();
+    if *stopped.borrow_and_update() {
+        return;
+    }
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection stays without TCP_NODELAY");
+    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(app.options.header_timeout.get())
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        _ = stopped.changed() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // Clients leave and time out every day.
+        tracing::debug!(%error, "a connection ended early");
+    }
+    drop(open);
+}
