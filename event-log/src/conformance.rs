@@ -11,14 +11,20 @@ pub mod subscriptions;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chalkstream_schemas::{LogOffset, PartitionId, Timestamp};
 
 use crate::{Delivery, EventLog, NewRecord, StoredRecord, Subscription, Topic};
+
+/// When every record of the suite was received: now, or the log's retention would take them away.
+static NOW: LazyLock<Timestamp> = LazyLock::new(|| {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Timestamp::from_ms(i64::try_from(since.as_millis()).unwrap())
+});
 
 /// How long a case waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -90,7 +96,7 @@ pub fn record(partition: u32, text: impl Into<String>) -> NewRecord {
         partition: PartitionId::new(partition),
         key: Bytes::from(format!("key of {text}")),
         payload: Bytes::from(text),
-        timestamp: Timestamp::from_ms(1_700_000_000_000),
+        timestamp: *NOW,
         identity: None,
     }
 }

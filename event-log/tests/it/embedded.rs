@@ -202,9 +202,11 @@ async fn a_full_disk_is_a_sentence_and_loses_nothing() {
     let path = Path::new(&path).join("log");
     let log = open(&path);
     let mut random = rand::rngs::StdRng::seed_from_u64(7);
+    let noises: String = (0..400_000).map(|_| random.random_range('!'..='~')).collect();
     let mut acknowledged = Vec::new();
     let reason = loop {
-        let noise: String = (0..200_000).map(|_| random.random_range('!'..='~')).collect();
+        let from = random.random_range(0..200_000);
+        let noise = noises[from..from + 200_000].to_owned();
         let outcomes = log.append(Topic::Events, vec![record(0, noise.clone())]).await;
         match outcomes.into_iter().next().unwrap() {
             Ok(_) => acknowledged.push(noise),

@@ -1,6 +1,7 @@
 //! The suite of `event-log` on both logs, and what is special to each.
 
 mod embedded;
+mod kafka;
 
 use chalkstream_event_log::conformance::crash;
 
@@ -10,6 +11,10 @@ async fn child_that_appends() {
     let Ok(address) = std::env::var(crash::CHILD_LOG) else { return };
     let log = match address.split_once('=') {
         Some(("embedded", path)) => embedded::open(path.as_ref()),
+        Some(("kafka", cluster)) => {
+            let (brokers, prefix) = cluster.split_once('=').unwrap();
+            kafka::open(brokers, prefix).await
+        }
         other => panic!("cannot open {other:?}"),
     };
     crash::child(log).await;

@@ -1,0 +1,151 @@
+//! Finding out about the cluster, and creating topics that are missing.
+//!
+//! Always true: a topic that exists is left as it is; a topic that was created is usable (every
+//! partition has a leader) before anyone gets the log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+
+use super::{KafkaOptions, Logging};
+use crate::{Error, Topic};
+
+/// How long a new topic may take to get its leaders.
+const LEADERS_WITHIN: Duration = Duration::from_secs(30);
+
+/// What there is.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) cluster_id: String,
+    pub(super) partitions: BTreeMap<Topic, u32>,
+}
+
+/// Creates missing topics and says what the cluster is.
+pub(super) async fn prepare(options: &Arc<KafkaOptions>) -> Result<Cluster, Error> {
+    let client: AdminClient<Logging> = options
+        .with_properties(options.client())
+        .create_with_context(Logging)
+        .map_err(options.error("make a client for the log"))?;
+    let client = Arc::new(client);
+    let metadata = metadata(options, &client).await?;
+    let missing: Vec<Topic> = Topic::ALL
+        .into_iter()
+        .filter(|topic| partitions_of(&metadata, &options.topic(*topic)).is_none())
+        .collect();
+    if !missing.is_empty() {
+        create(options, &client, &missing, metadata.brokers().len()).await?;
+    }
+    let deadline = Instant::now() + LEADERS_WITHIN;
+    let partitions = loop {
+        let metadata = self::metadata(options, &client).await?;
+        let ready: BTreeMap<Topic, u32> = Topic::ALL
+            .into_iter()
+            .filter_map(|topic| Some((topic, partitions_of(&metadata, &options.topic(topic))?)))
+            .collect();
+        if ready.len() == Topic::ALL.len() {
+            break ready;
+        }
+        if Instant::now() >= deadline {
+            let code = RDKafkaErrorCode::LeaderNotAvailable;
+            let error = options.error("find a leader for every partition of the log's topics");
+            return Err(error(KafkaError::MetadataFetch(code)));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let (asking, timeout) = (Arc::clone(&client), options.request_timeout);
+    let cluster_id = blocking(move || asking.inner().fetch_cluster_id(timeout)).await?;
+    let Some(cluster_id) = cluster_id else {
+        let code = RDKafkaErrorCode::OperationTimedOut;
+        return Err(options.error("read the cluster's id")(KafkaError::MetadataFetch(code)));
+    };
+    for (topic, found) in &partitions {
+        if *found != options.partitions {
+            tracing::warn!(
+                %topic, partitions = found, asked = options.partitions,
+                "the topic keeps the number of partitions that it was created with"
+            );
+        }
+    }
+    Ok(Cluster { cluster_id, partitions })
+}
+
+async fn metadata(
+    options: &Arc<KafkaOptions>,
+    client: &Arc<AdminClient<Logging>>,
+) -> Result<Metadata, Error> {
+    let (client, timeout) = (Arc::clone(client), options.request_timeout);
+    blocking(move || client.inner().fetch_metadata(None, timeout))
+        .await?
+        .map_err(options.error("read the cluster's metadata"))
+}
+
+/// The number of partitions of a topic that exists and whose every partition has a leader.
+fn partitions_of(metadata: &Metadata, name: &str) -> Option<u32> {
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name)?;
+    let ready = topic.error().is_none()
+        && topic.partitions().iter().all(|partition| partition.leader() >= 0);
+    let count = u32::try_from(topic.partitions().len()).ok()?;
+    (ready && count > 0).then_some(count)
+}
+
+async fn create(
+    options: &KafkaOptions,
+    client: &AdminClient<Logging>,
+    missing: &[Topic],
+    brokers: usize,
+) -> Result<(), Error> {
+    let brokers = u16::try_from(brokers).unwrap_or(u16::MAX).max(1);
+    let replication = options.replication.unwrap_or(brokers.min(3)).max(1);
+    let in_sync = options.min_insync_replicas.unwrap_or((replication - 1).max(1)).to_string();
+    let names: Vec<_> = missing.iter().map(|topic| (*topic, options.topic(*topic))).collect();
+    let retentions: Vec<_> =
+        missing.iter().map(|topic| retention(*topic).as_millis().to_string()).collect();
+    let topics: Vec<_> = names
+        .iter()
+        .zip(&retentions)
+        .map(|((_, name), retention_ms)| {
+            let partitions = i32::try_from(options.partitions).unwrap_or(i32::MAX);
+            let replication = i32::from(replication);
+            NewTopic::new(name, partitions, TopicReplication::Fixed(replication))
+                .set("min.insync.replicas", &in_sync)
+                .set("retention.ms", retention_ms)
+                .set("cleanup.policy", "delete")
+                .set("message.timestamp.type", "CreateTime")
+        })
+        .collect();
+    let waiting = AdminOptions::new().request_timeout(Some(options.request_timeout));
+    let created = client.create_topics(&topics, &waiting).await;
+    let results = created.map_err(options.error("create the log's topics"))?;
+    for result in results {
+        match result {
+            // Another process was faster.
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((name, code)) => {
+                let doing = format!("create the topic {name}");
+                return Err(options.error(&doing)(KafkaError::AdminOp(code)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How long a topic keeps its records.
+const fn retention(topic: Topic) -> Duration {
+    const DAY_SECONDS: u64 = 24 * 60 * 60;
+    match topic {
+        Topic::Events => Duration::from_secs(30 * DAY_SECONDS),
+        Topic::Rejected => Duration::from_secs(14 * DAY_SECONDS),
+    }
+}
+
+/// Runs something that blocks, off the threads that serve requests.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_panicked| Error::Internal { what: "a request to Kafka" })
+}
