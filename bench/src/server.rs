@@ -1,0 +1,118 @@
+//! The binary under measurement: a role of `bin/chalkstream` on free ports in a folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+const READY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// A running role; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    binary: PathBuf,
+    data_dir: PathBuf,
+    process: Child,
+    runtime: Value,
+}
+
+impl Server {
+    /// Starts `binary role` with `arguments` and waits until it is ready.
+    pub(crate) fn start(
+        binary: &Path,
+        role: &str,
+        data_dir: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        std::fs::create_dir_all(data_dir)?;
+        let log = std::fs::File::create(data_dir.with_extension("log"))?;
+        let mut process = Command::new(binary)
+            .arg(role)
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(data_dir)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("could not start {}", binary.display()))?;
+        let deadline = Instant::now() + READY_DEADLINE;
+        let runtime = loop {
+            if let Ok(text) = std::fs::read_to_string(data_dir.join("runtime.json")) {
+                break serde_json::from_str(&text).context("runtime.json")?;
+            }
+            if let Some(status) = process.try_wait()? {
+                let log = std::fs::read_to_string(data_dir.with_extension("log"))?;
+                bail!("{role} stopped with {status}:\n{log}");
+            }
+            if Instant::now() > deadline {
+                bail!("{role} was not ready after {} s", READY_DEADLINE.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let (binary, data_dir) = (binary.to_owned(), data_dir.to_owned());
+        Ok(Self { binary, data_dir, process, runtime })
+    }
+
+    /// `127.0.0.1:port` of the ingest endpoint.
+    pub(crate) fn http_address(&self) -> Result<String> {
+        let url = self.runtime["http_url"].as_str().context("runtime.json has no http_url")?;
+        Ok(url.trim_start_matches("http://").trim_end_matches('/').to_owned())
+    }
+
+    /// Runs a command of the binary on this folder; its JSON.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let output = Command::new(&self.binary)
+            .args(arguments)
+            .args(["--json", "--data-dir"])
+            .arg(&self.data_dir)
+            .stdin(Stdio::null())
+            .output()?;
+        if !output.status.success() {
+            bail!("{}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        serde_json::from_slice(&output.stdout).context("the command printed no JSON")
+    }
+
+    /// A write key of the school `bench`.
+    pub(crate) fn create_key(&self) -> Result<String> {
+        let created = self.json(&["keys", "create", "--school", "bench"])?;
+        Ok(created["key"].as_str().context("keys create prints a key")?.to_owned())
+    }
+
+    /// One number out of one query.
+    pub(crate) fn number(&self, query: &str) -> Result<u64> {
+        let row = self.json(&["sql", query])?;
+        let value = row.as_object().and_then(|row| row.values().next());
+        value.and_then(Value::as_u64).with_context(|| format!("{query} gave {row}"))
+    }
+
+    /// Largest resident memory so far, in MiB.
+    pub(crate) fn peak_memory_mib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("VmHWM")?;
+        let kib = line.split_whitespace().nth(1).context("VmHWM has a number")?;
+        Ok(kib.parse::<u64>()? / 1024)
+    }
+
+    /// Stops it cleanly, so that everything is on disk.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        let status = Command::new("kill").arg(self.process.id().to_string()).status()?;
+        anyhow::ensure!(status.success(), "could not stop the server");
+        let status = self.process.wait()?;
+        anyhow::ensure!(status.success(), "the server ended with {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) && self.process.kill().is_ok() {
+            drop(self.process.wait());
+        }
+    }
+}
