@@ -1,7 +1,5 @@
 //! Compiles `proto/` with protox (no protoc needed) and generates its Rust types.
 
-#![expect(clippy::print_stdout, reason = "build scripts speak to cargo on stdout")]
-
 use std::error::Error;
 use std::path::Path;
 
@@ -12,6 +10,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.include_source_info(true).include_imports(true).open_files(files)?;
     let out = std::env::var("OUT_DIR")?;
     std::fs::write(Path::new(&out).join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
-    prost_build::Config::new().compile_fds(compiler.file_descriptor_set())?;
+    prost_build::Config::new()
+        .boxed(".chalkstream.log.v1.Record.body.event")
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -44,6 +44,7 @@ pub struct ParseContext<'a> {
 }
 
 /// Reads one event: one JSON object as a client sent it.
+#[expect(clippy::result_large_err, reason = "rejections are few, and each is read once")]
 pub fn parse_event(raw: &[u8], cx: &ParseContext<'_>) -> Result<LearningEvent, Rejection> {
     if raw.len() > cx.max_event_bytes {
         let message = format!(
@@ -181,6 +182,7 @@ fn read_payload(
 impl Payload {
     /// Reads the payload of an event from its type's name and the text of its `data`, such as they
     /// are stored; the same checks as for a new event.
+    #[expect(clippy::result_large_err, reason = "rejections are few, and each is read once")]
     pub fn parse(type_name: &str, data: &str) -> Result<Self, Rejection> {
         let read = || {
             let event_type = known_type(type_name)?;

@@ -47,7 +47,7 @@ pub enum DecodeError {
     Field(&'static str),
     /// `data` is not valid for the event's type.
     #[error("the record's payload is not valid: {0}")]
-    Payload(Rejection),
+    Payload(Box<Rejection>),
 }
 
 /// Appends an event's record to `out`, straight from the event: the hot path of ingest.
@@ -127,7 +127,7 @@ impl LogRecord {
         check_format(record.format)?;
         match record.body.ok_or(DecodeError::Field("body"))? {
             wire::record::Body::Event(event) => {
-                event_from_wire(event).map(|event| Self::Event(Box::new(event)))
+                event_from_wire(*event).map(|event| Self::Event(Box::new(event)))
             }
             wire::record::Body::Control(control) => {
                 ControlRecord::from_wire(control).map(Self::Control)
@@ -143,7 +143,8 @@ const fn check_format(found: u32) -> Result<(), DecodeError> {
 fn event_from_wire(stored: wire::StoredEvent) -> Result<LearningEvent, DecodeError> {
     let time = |ms, field| Timestamp::try_from_ms(ms).ok_or(DecodeError::Field(field));
     let user_role = role_from_wire(stored.user_role())?;
-    let payload = Payload::parse(&stored.r#type, &stored.data).map_err(DecodeError::Payload)?;
+    let payload = Payload::parse(&stored.r#type, &stored.data)
+        .map_err(|rejection| DecodeError::Payload(Box::new(rejection)))?;
     let content_hash = <[u8; 16]>::try_from(stored.content_hash.as_slice())
         .map_err(|_not_16_bytes| DecodeError::Field("content_hash"))?;
     Ok(LearningEvent {
