@@ -108,6 +108,11 @@ impl Encoder {
 
     /// A float, bit for bit.
     pub fn f64(&mut self, value: f64) {
+        self.bits(value.to_bits());
+    }
+
+    /// 64 bits as they are.
+    pub fn bits(&mut self, value: u64) {
         self.bytes.extend_from_slice(&value.to_le_bytes());
     }
 
@@ -214,7 +219,12 @@ impl<'a> Decoder<'a> {
 
     /// A float, bit for bit.
     pub fn f64(&mut self) -> Result<f64, DecodeError> {
-        self.array().map(f64::from_le_bytes)
+        self.bits().map(f64::from_bits)
+    }
+
+    /// 64 bits as they are.
+    pub fn bits(&mut self) -> Result<u64, DecodeError> {
+        self.array().map(u64::from_le_bytes)
     }
 
     /// A text.

@@ -309,7 +309,9 @@ impl Table {
         out.len(named.len());
         for (skill, it) in named {
             out.str(skill);
-            [it.init, it.learn, it.guess, it.slip, it.forget].map(|number| out.f64(number));
+            for number in [it.init, it.learn, it.guess, it.slip, it.forget] {
+                out.f64(number);
+            }
         }
         out.finish()
     }

@@ -10,7 +10,7 @@
 use chalkstream_schemas::Timestamp;
 
 /// What ended longer before the learner's latest event may leave the state: 2 days.
-pub const LATENESS_MS: i64 = 2 * 86_400_000;
+pub(crate) const LATENESS_MS: i64 = 2 * 86_400_000;
 
 /// So many entries stay although they are past [`LATENESS_MS`].
 pub(crate) const KEEP_STALE: usize = 2;

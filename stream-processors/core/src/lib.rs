@@ -25,6 +25,8 @@ pub mod row;
 mod shared;
 mod spans;
 pub mod symbols;
+#[cfg(test)]
+mod testing;
 
 pub use batch::{MONTHS_MAX, RowBatch, TableBatch};
 pub use codec::DecodeError;

@@ -44,7 +44,9 @@ impl StateRow {
         state: Vec<u8>,
     ) -> Self {
         let mut packed = Encoder::default();
-        key.map(|text| packed.str(text));
+        for text in key {
+            packed.str(text);
+        }
         let version = RowVersion::of(changed_by);
         Self { kind: kind.into(), key: packed.finish(), version, state }
     }

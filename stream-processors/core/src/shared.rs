@@ -18,7 +18,7 @@ use crate::row::{Position, RowSink};
 use crate::symbols::Symbol;
 
 /// A key that so many records of the partition left alone is forgotten.
-pub const EXPIRE_AFTER: u64 = 250_000;
+pub(crate) const EXPIRE_AFTER: u64 = 250_000;
 
 /// One event, as far as shared folds need it.
 pub(crate) struct SharedInput<'a> {

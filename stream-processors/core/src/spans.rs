@@ -10,10 +10,10 @@ use chalkstream_schemas::Timestamp;
 use crate::codec::{DecodeError, Decoder, Encoder};
 
 /// So much of a gap counts as activity: 300 s.
-pub const GAP_MAX_MS: i64 = 300_000;
+pub(crate) const GAP_MAX_MS: i64 = 300_000;
 
 /// From this gap on a session has ended: 30 minutes.
-pub const IDLE_MS: i64 = 30 * 60_000;
+pub(crate) const IDLE_MS: i64 = 30 * 60_000;
 
 /// Runs of events, sorted, more than [`GAP_MAX_MS`] apart; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -208,8 +208,11 @@ impl SharedFold for ItemStats {
     }
 
     fn encode(&self, out: &mut Encoder) {
-        [self.attempts, self.correct_count, self.hints_used, self.time_ms_sum, self.time_count]
-            .map(|number| out.u64(number));
+        for number in
+            [self.attempts, self.correct_count, self.hints_used, self.time_ms_sum, self.time_count]
+        {
+            out.u64(number);
+        }
         out.len(self.times.len());
         for (bucket, count) in &self.times {
             out.u32(u32::from(*bucket));

@@ -198,7 +198,9 @@ impl LearnerFold for Sessions {
             out.str(session.client.as_deref().unwrap_or_default());
             out.offset(session.part);
             session.spans.encode(out);
-            [session.event_count, session.answers, session.correct_count].map(|it| out.u32(it));
+            for count in [session.event_count, session.answers, session.correct_count] {
+                out.u32(count);
+            }
         }
     }
 

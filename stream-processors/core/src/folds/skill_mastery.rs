@@ -12,7 +12,7 @@ use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::control::{intern_model, model_text};
 use crate::entries::Entries;
 use crate::fold::{AttemptDraft, Input, LearnerFold, MasteryStep, Owner, Texts, graded_answer};
-use crate::models::bkt::MASTERED;
+use crate::models::bkt::{Known, MASTERED, Parameters};
 use crate::row::{RowSink, table_row};
 use crate::symbols::Symbol;
 
@@ -59,7 +59,7 @@ pub struct SkillMastery {
 /// One skill, unpacked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Skill {
-    p_known: f64,
+    known: Known,
     last_practised_at: Timestamp,
     model: Symbol,
     touched: bool,
@@ -72,8 +72,8 @@ struct Skill {
 /// One skill in 28 bytes: with its symbol 32, half of what the plain struct takes.
 #[derive(Clone, Copy, Debug)]
 struct Packed {
-    /// Low and high half of the float's bits: an array of `u32` is aligned to 4.
-    p_known: [u32; 2],
+    /// Low and high half of the bits: an array of `u32` is aligned to 4.
+    known: [u32; 2],
     /// 44 bits of milliseconds, 19 of the model version, 1 of "touched".
     moment: [u32; 2],
     /// Four numbers of 24 bits.
@@ -95,9 +95,9 @@ const fn whole([low, high]: [u32; 2]) -> u64 {
 }
 
 impl Skill {
-    const fn new(p_init: f64) -> Self {
+    fn new(bkt: &Parameters) -> Self {
         Self {
-            p_known: p_init,
+            known: bkt.start(),
             last_practised_at: Timestamp::MIN,
             model: Symbol::EMPTY,
             touched: false,
@@ -113,7 +113,7 @@ impl Skill {
         let model = u64::from(self.model.index()) << TIME_BITS;
         let counts = [self.attempts, self.correct_count, self.current_streak, self.longest_streak];
         Packed {
-            p_known: halves(self.p_known.to_bits()),
+            known: halves(self.known.to_bits()),
             moment: halves(time | model | if self.touched { TOUCHED } else { 0 }),
             counts: counts.map(|count| {
                 let [a, b, c, _] = count.min(COUNT_MAX).to_le_bytes();
@@ -129,7 +129,7 @@ impl Skill {
         let [attempts, correct_count, current_streak, longest_streak] =
             packed.counts.map(|[a, b, c]| u32::from_le_bytes([a, b, c, 0]));
         Self {
-            p_known: f64::from_bits(whole(packed.p_known)),
+            known: Known::from_bits(whole(packed.known)),
             last_practised_at: Timestamp::from_ms(i64::try_from(time).unwrap_or(0)),
             model: Symbol::from_index(u32::try_from(model).unwrap_or(0)),
             touched: moment & TOUCHED != 0,
@@ -171,7 +171,7 @@ impl LearnerFold for SkillMastery {
         let time = input.event.event_time;
         for draft in attempts {
             let (bkt, model) = input.control.bkt(input.school, draft.skill);
-            let packed = self.skills.entry(draft.skill, || Skill::new(bkt.init).pack());
+            let packed = self.skills.entry(draft.skill, || Skill::new(&bkt).pack());
             let mut skill = Skill::unpack(packed);
             if skill.attempts > 0 {
                 draft.elapsed_ms = Some(time.ms_since(skill.last_practised_at).max(0).unsigned_abs());
@@ -181,12 +181,14 @@ impl LearnerFold for SkillMastery {
             skill.count(correct);
             draft.opportunity = skill.attempts;
             if draft.skill != Symbol::EMPTY {
-                let before = skill.p_known;
-                let after = bkt.after(before, correct);
-                let predicted_correct = bkt.predicted_correct(before);
-                draft.mastery = Some(MasteryStep { predicted_correct, before, after });
+                let after = bkt.after(skill.known, correct);
+                draft.mastery = Some(MasteryStep {
+                    predicted_correct: bkt.predicted_correct(skill.known),
+                    before: skill.known.p(),
+                    after: after.p(),
+                });
                 draft.model = model;
-                skill.p_known = after;
+                skill.known = after;
                 skill.model = model;
             }
             *packed = skill.pack();
@@ -209,8 +211,8 @@ impl LearnerFold for SkillMastery {
                 user_id: owner.id,
                 skill_id: owner.texts.symbols.text(symbol),
                 log_partition: owner.at.partition,
-                p_known: skill.p_known,
-                mastered: skill.p_known >= MASTERED,
+                p_known: skill.known.p(),
+                mastered: skill.known.p() >= MASTERED,
                 attempts: skill.attempts,
                 correct_count: skill.correct_count,
                 current_streak: skill.current_streak,
@@ -239,11 +241,13 @@ impl LearnerFold for SkillMastery {
             let skill = Skill::unpack(packed);
             let model = model_text(texts, skill.model);
             out.str(name);
-            out.f64(skill.p_known);
+            out.bits(skill.known.to_bits());
             out.time(skill.last_practised_at);
             out.len(models.iter().position(|it| *it == model).unwrap_or(0));
-            [skill.attempts, skill.correct_count, skill.current_streak, skill.longest_streak]
-                .map(|count| out.u32(count));
+            out.u32(skill.attempts);
+            out.u32(skill.correct_count);
+            out.u32(skill.current_streak);
+            out.u32(skill.longest_streak);
         }
     }
 
@@ -258,10 +262,10 @@ impl LearnerFold for SkillMastery {
         let mut skills = Vec::with_capacity(count);
         for _ in 0..count {
             let symbol = texts.symbols.intern(input.str()?);
-            let (p_known, last_practised_at) = (input.f64()?, input.time()?);
+            let (known, last_practised_at) = (Known::from_bits(input.bits()?), input.time()?);
             let model = usize::try_from(input.u64()?).ok().and_then(|at| models.get(at));
             let skill = Skill {
-                p_known,
+                known,
                 last_practised_at,
                 model: *model.ok_or_else(|| invalid_model.clone())?,
                 touched: false,

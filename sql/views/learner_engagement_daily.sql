@@ -1,0 +1,63 @@
+-- Sums of integers, divided last: the result does not depend on how partials were cut.
+CREATE OR REPLACE VIEW learner_engagement_daily
+(
+    school_id String COMMENT 'School',
+    user_id String COMMENT 'Learner',
+    course_id String COMMENT 'Course; empty for events without one',
+    day Date COMMENT 'Day in the school''s time zone',
+    logins UInt64 COMMENT 'Sign-ins',
+    page_views UInt64 COMMENT 'Pages viewed',
+    videos UInt64 COMMENT 'Videos watched (video_watch)',
+    quizzes UInt64 COMMENT 'Quizzes: quiz_attempt, else quiz_complete, once',
+    assignments UInt64 COMMENT 'Assignments handed in',
+    discussions UInt64 COMMENT 'Contributions to discussions',
+    peer_interactions UInt64 COMMENT 'Interactions with peers',
+    resources UInt64 COMMENT 'Resources opened (resource_access)',
+    lessons UInt64 COMMENT 'Lessons begun and finished (lesson_start and lesson_complete)',
+    answers UInt64 COMMENT 'Answers submitted, graded or not',
+    page_view_seconds Float64 COMMENT 'Time on pages, seconds',
+    video_seconds Float64 COMMENT 'Time on videos, seconds',
+    quiz_seconds Float64 COMMENT 'Time on quizzes, seconds',
+    assignment_seconds Float64 COMMENT 'Time on assignments, seconds',
+    discussion_seconds Float64 COMMENT 'Time in discussions, seconds',
+    peer_seconds Float64 COMMENT 'Time with peers, seconds',
+    resource_seconds Float64 COMMENT 'Time on resources, seconds',
+    lesson_seconds Float64 COMMENT 'Time on lessons, seconds',
+    answer_seconds Float64 COMMENT 'Time on answers (time_taken_ms), seconds',
+    active_seconds Float64 COMMENT 'Active time, seconds: gaps between the course''s events of the day, each counted up to 300 s, without gaps of 30 minutes and more',
+    engagement_weighted_seconds Float64 COMMENT 'Sum of duration times weight, seconds; video 1, quiz 2, peer 2.5, discussion 3, assignment 4; adds up',
+    engagement_weight Float64 COMMENT 'Sum of the weights of interactions with a duration; adds up',
+    engagement_score Float64 COMMENT 'engagement_weighted_seconds / engagement_weight, seconds; 0 without interactions; does not add up'
+)
+AS SELECT
+    school_id,
+    user_id,
+    course_id,
+    day,
+    sum(e.logins) AS logins,
+    sum(e.page_views) AS page_views,
+    sum(e.videos) AS videos,
+    sum(e.quizzes) AS quizzes,
+    sum(e.assignments) AS assignments,
+    sum(e.discussions) AS discussions,
+    sum(e.peer_interactions) AS peer_interactions,
+    sum(e.resources) AS resources,
+    sum(e.lessons) AS lessons,
+    sum(e.answers) AS answers,
+    sum(e.page_view_ms) / 1000 AS page_view_seconds,
+    sum(e.video_ms) / 1000 AS video_seconds,
+    sum(e.quiz_ms) / 1000 AS quiz_seconds,
+    sum(e.assignment_ms) / 1000 AS assignment_seconds,
+    sum(e.discussion_ms) / 1000 AS discussion_seconds,
+    sum(e.peer_ms) / 1000 AS peer_seconds,
+    sum(e.resource_ms) / 1000 AS resource_seconds,
+    sum(e.lesson_ms) / 1000 AS lesson_seconds,
+    sum(e.answer_ms) / 1000 AS answer_seconds,
+    sum(e.active_ms) / 1000 AS active_seconds,
+    sum(e.engagement_weighted_ms_tenths) / 10000 AS engagement_weighted_seconds,
+    sum(e.engagement_weight_tenths) / 10 AS engagement_weight,
+    if(engagement_weight = 0, 0, engagement_weighted_seconds / engagement_weight) AS engagement_score
+FROM learner_engagement_daily_state AS e FINAL
+WHERE epoch = (SELECT argMax(epoch, version) FROM active_epoch_raw)
+GROUP BY school_id, user_id, course_id, day
+COMMENT 'One row per learner, course and day: what the learner did, and for how long'

@@ -1,0 +1,121 @@
+//! A learner with 50 skills takes at most 2 KB, and a core folds fast enough.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use chalkstream_core::{PartitionState, RowBatch};
+use chalkstream_schemas::{
+    Epoch, LearningEvent, LogOffset, LogRecord, ParseContext, PartitionId, SchoolId, Timestamp,
+    parse_event, record,
+};
+
+#[derive(Debug)]
+struct Counting;
+
+static HELD: AtomicI64 = AtomicI64::new(0);
+/// The two tests count and measure alone.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[expect(unsafe_code, reason = "a counting allocator can only be written so")]
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        HELD.fetch_add(signed(layout.size()), Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(signed(layout.size()), Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn answer(learner: u64, skill: u64, ms: i64) -> LearningEvent {
+    let school_id = SchoolId::parse("lincoln").unwrap();
+    let received_at = Timestamp::from_ms(ms);
+    let cx = ParseContext {
+        school_id: &school_id,
+        received_at,
+        batch_sent_at: None,
+        max_age: None,
+        max_future: Duration::from_secs(600),
+        max_event_bytes: 65_536,
+    };
+    let id = uuid::Uuid::from_u64_pair(learner, skill);
+    let raw = format!(
+        r#"{{"id":"{id}","type":"answer_submitted","user_id":"student-{learner}","course_id":"algebra","session_id":"session-{}","occurred_at":"{received_at}","data":{{"item_id":"item-{skill}","skill_ids":["skill-{skill}"],"correct":{},"time_taken_ms":{},"answer":"B"}}}}"#,
+        skill / 10,
+        skill % 3 > 0,
+        1000 + skill * 37,
+    );
+    parse_event(raw.as_bytes(), &cx).unwrap()
+}
+
+#[test]
+fn a_learner_with_fifty_skills_takes_two_kilobytes() {
+    let _alone = ALONE.lock().unwrap();
+    const LEARNERS: u64 = 1000;
+    let mut state = PartitionState::new(PartitionId::new(0), Epoch::new(1));
+    let mut offset = 0;
+    let before = HELD.load(Ordering::Relaxed);
+    for skill in 0..50 {
+        // Ten answers a day, one a minute.
+        let ms = 1_772_000_000_000
+            + i64::try_from(skill / 10).unwrap() * 86_400_000
+            + i64::try_from(skill % 10).unwrap() * 60_000;
+        let mut rows = RowBatch::new();
+        for learner in 0..LEARNERS {
+            state.apply_event(LogOffset::new(offset), &answer(learner, skill, ms), &mut rows);
+            offset += 1;
+        }
+        state.drain_rows(&mut rows);
+    }
+    let stored: usize = state.drain_states().iter().map(|row| row.state.len()).sum();
+    let held = HELD.load(Ordering::Relaxed) - before;
+    let (each, stored) = (held / signed(1000), stored / 1000);
+    println!("a learner with 50 skills: {each} bytes in memory, {stored} stored");
+    assert_eq!(state.learner_count(), 1000);
+    assert!(each <= 2048, "a learner takes {each} bytes");
+}
+
+#[test]
+fn decoding_folding_and_encoding_keep_up() {
+    let _alone = ALONE.lock().unwrap();
+    const EVENTS: u64 = 60_000;
+    let mut log = Vec::new();
+    for number in 0..EVENTS {
+        let (learner, step) = (number % 997, number / 997);
+        let ms = 1_772_000_000_000 + i64::try_from(step).unwrap() * 45_000;
+        let mut bytes = Vec::new();
+        record::encode_event(&answer(learner, step % 50, ms), &mut bytes);
+        log.push(bytes);
+    }
+    let mut state = PartitionState::new(PartitionId::new(0), Epoch::new(1));
+    let (mut rows, mut row_count) = (RowBatch::new(), 0);
+    let begin = Instant::now();
+    for (offset, bytes) in (0..).zip(&log) {
+        match LogRecord::decode(bytes).unwrap() {
+            LogRecord::Event(event) => state.apply_event(LogOffset::new(offset), &event, &mut rows),
+            LogRecord::Control(_) => panic!("only events were written"),
+        }
+        if offset % 10_000 == 9_999 {
+            state.drain_rows(&mut rows);
+            row_count += rows.take().iter().map(chalkstream_core::TableBatch::row_count).sum::<usize>();
+        }
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    let rate = EVENTS as f64 / seconds;
+    println!("{rate:.0} events/s on one core, {:.2} rows an event", row_count as f64 / EVENTS as f64);
+    // An unoptimised build on a busy machine: the budget itself is checked by the bench.
+    assert!(rate > 2_000.0, "only {rate:.0} events/s");
+}
