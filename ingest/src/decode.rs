@@ -161,7 +161,7 @@ fn split_json(body: &[u8], max_events: usize) -> Result<Found, Problem> {
     Ok(match top {
         Top::Event => {
             let from = body.len() - body.trim_ascii_start().len();
-            (vec![from..from + body.trim_ascii().len()], None)
+            (std::iter::once(from..from + body.trim_ascii().len()).collect(), None)
         }
         Top::Events { events, sent_at } => {
             (events.into_iter().map(|raw| range(raw.get())).collect(), sent_at)

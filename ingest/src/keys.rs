@@ -5,7 +5,7 @@
 //! replaced atomically, mode 0600, under an exclusive lock, so that two commands never lose each
 //! other's keys; a running server follows the file within two seconds; a file that cannot be read
 //! changes nothing and says so.
-//! Not here: HTTP headers ([`crate::credential`]), creating schools (the binary).
+//! Not here: HTTP headers (`credential`), creating schools (the binary).
 
 use std::collections::HashMap;
 use std::fmt;

@@ -20,8 +20,7 @@ use chalkstream_event_log::{
 };
 use chalkstream_schemas::record::encode_event;
 use chalkstream_schemas::{
-    ContentHash, EventIdentity, LearningEvent, LogOffset, ParseContext, PartitionId, RefuseReason,
-    RejectReason, RejectedRecord, Rejection, Timestamp, parse_event,
+    EventIdentity, LogOffset, ParseContext, PartitionId, RejectedRecord, Rejection, parse_event,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -29,10 +28,14 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::decode::Batch;
 use crate::dedup::{Contested, Reservations};
-use crate::fate::{Fate, Ledger, Outcome, Undecided};
+use crate::fate::{Ledger, Outcome, Undecided};
 use crate::keys::Credential;
 use crate::metrics::{LogCall, Metrics};
 use crate::options::IngestOptions;
+
+mod request;
+
+use request::{Candidate, Follower, Request, client_id};
 
 /// After so many events a request lets others have the thread.
 const EVENTS_PER_TURN: usize = 512;
@@ -46,37 +49,6 @@ pub(crate) struct Pipeline {
     pub(crate) options: Arc<IngestOptions>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reservations: Arc<Reservations>,
-}
-
-/// The first event of the request with its identity.
-struct Candidate {
-    token: Undecided,
-    event: Box<LearningEvent>,
-    identity: EventIdentity,
-    /// Its place in [`Request::stored`].
-    ordinal: usize,
-}
-
-/// A later event of the request with the same identity.
-struct Follower {
-    token: Undecided,
-    id: String,
-    content: ContentHash,
-    ordinal: usize,
-}
-
-/// One request while it is being decided.
-struct Request<'a> {
-    batch: &'a Batch,
-    credential: &'a Credential,
-    received_at: Timestamp,
-    ledger: Ledger,
-    /// Whether the answer names accepted events too.
-    name_all: bool,
-    /// For each identity of the request: what the log holds under it, once that is known.
-    stored: Vec<Option<ContentHash>>,
-    /// Rejections that the rejected log has not acknowledged yet.
-    rejections: Vec<(Undecided, Rejection)>,
 }
 
 impl Pipeline {
@@ -383,106 +355,6 @@ async fn wait_for_others(
         }
     }
     free
-}
-
-impl Request<'_> {
-    fn settle_appended(&mut self, candidate: Candidate, result: Result<LogOffset, AppendError>) {
-        match result {
-            Ok(_offset) => {
-                self.remember(candidate.ordinal, candidate.event.content_hash);
-                let id = self.name_all.then(|| client_id(&candidate.event));
-                self.ledger.settle(candidate.token, id, Fate::Accepted);
-            }
-            Err(AppendError::TooLarge { bytes, limit_bytes }) => {
-                let message = format!(
-                    "the event takes {bytes} bytes in the log, which takes {limit_bytes}; send less `data`"
-                );
-                self.reject(candidate, RejectReason::EventTooLarge, None, message);
-            }
-            Err(
-                AppendError::Busy { .. }
-                | AppendError::NoSuchPartition { .. }
-                | AppendError::Stopped { .. }
-                | AppendError::Unacknowledged { .. },
-            ) => self.refuse(candidate),
-        }
-    }
-
-    fn settle_seen(&mut self, candidate: Candidate, stored: ContentHash) {
-        self.remember(candidate.ordinal, stored);
-        if stored == candidate.event.content_hash {
-            let id = Some(client_id(&candidate.event));
-            self.ledger.settle(candidate.token, id, Fate::Duplicate);
-        } else {
-            self.reject(candidate, RejectReason::IdConflict, Some("id"), conflict());
-        }
-    }
-
-    fn settle_follower(&mut self, follower: Follower) {
-        let Follower { token, id, content, ordinal } = follower;
-        match self.stored.get(ordinal).copied().flatten() {
-            Some(stored) if stored == content => {
-                self.ledger.settle(token, Some(id), Fate::Duplicate);
-            }
-            Some(_other) => {
-                let rejection = Rejection::new(RejectReason::IdConflict, Some("id"), conflict());
-                self.rejections.push((token, rejection.with_id(id)));
-            }
-            None => {
-                self.ledger.settle(token, Some(id), Fate::Refused(RefuseReason::Unavailable));
-            }
-        }
-    }
-
-    fn settle_rejections(
-        &mut self,
-        rejections: Vec<(Undecided, Rejection)>,
-        kept: Vec<Result<LogOffset, AppendError>>,
-    ) {
-        for ((token, mut rejection), kept) in rejections.into_iter().zip(kept) {
-            let id = rejection.id.take();
-            let fate = match kept {
-                Ok(_offset) => Fate::Rejected(Box::new(rejection)),
-                Err(_logged) => Fate::Refused(RefuseReason::Unavailable),
-            };
-            self.ledger.settle(token, id, fate);
-        }
-    }
-
-    /// Queues the rejection: it is final once the rejected log has it.
-    fn reject(
-        &mut self,
-        candidate: Candidate,
-        reason: RejectReason,
-        field: Option<&str>,
-        message: String,
-    ) {
-        let Candidate { token, event, .. } = candidate;
-        let mut rejection = Rejection::new(reason, field, message).with_id(client_id(&event));
-        rejection.type_name = Some(event.type_name().to_owned());
-        rejection.app = event.app.as_deref().map(str::to_owned);
-        self.rejections.push((token, rejection));
-    }
-
-    fn refuse(&mut self, candidate: Candidate) {
-        let id = Some(client_id(&candidate.event));
-        self.ledger.settle(candidate.token, id, Fate::Refused(RefuseReason::Unavailable));
-    }
-
-    fn remember(&mut self, ordinal: usize, content: ContentHash) {
-        if let Some(stored) = self.stored.get_mut(ordinal) {
-            *stored = Some(content);
-        }
-    }
-}
-
-fn conflict() -> String {
-    "another event of this user has this id, with other content; give every event an id of its own, and send an event again exactly as it was".to_owned()
-}
-
-/// The id as the client knows it.
-fn client_id(event: &LearningEvent) -> String {
-    event.original_id.as_deref().map_or_else(|| event.id.to_string(), str::to_owned)
 }
 
 /// An error with its causes, for the log.

@@ -2,7 +2,7 @@
 //!
 //! Always true: a problem says what is wrong and what to do; it never holds a key; every status that
 //! asks to be tried again carries `Retry-After`.
-//! Not here: one event's fault, which is data ([`crate::fate`]).
+//! Not here: one event's fault, which is data (`fate`).
 
 use std::time::Duration;
 

@@ -111,7 +111,10 @@ pub(crate) async fn post_events(
     match take_in(&app, query.as_deref(), &headers, &mut body).await {
         Ok(response) => response,
         Err(problem) => {
-            body::discard(&mut body).await;
+            // Who asked first has sent nothing yet, and need not once it has the answer.
+            if !headers.contains_key(header::EXPECT) {
+                body::discard(&mut body).await;
+            }
             problem.into_response()
         }
     }

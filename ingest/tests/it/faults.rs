@@ -110,6 +110,29 @@ async fn a_log_that_does_not_answer_in_time_is_a_503_and_its_outcome_is_kept() {
     server.check_conservation().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bug_in_the_middle_of_a_request_leaves_nothing_behind() {
+    let server = server().await;
+    let batch = json!([server.event("a"), server.event("b"), { "broken": true }]);
+    server.log.fail(|topic, _| {
+        assert!(topic != Topic::Events, "injected by the test");
+        None
+    });
+    let reply = server.send(&batch).await;
+    reply.check_problem(500, "internal", "send all of them again");
+    let books = server.books();
+    assert!(books.balanced(), "{books:?}");
+    assert_eq!((books.received, books.refused, books.undecided, books.in_flight), (3, 3, 3, 0));
+    let panics = "chalkstream_ingest_internal_errors_total{kind=\"panic\"}";
+    assert_eq!(server.metric(panics).await, 1);
+    assert_eq!(server.metric("chalkstream_ingest_reserved_ids").await, 0);
+    assert_eq!(server.metric("chalkstream_ingest_in_flight_bytes").await, 0);
+    assert_eq!(server.ingest.lifecycle().working(), 0);
+    server.log.heal();
+    server.send(&batch).await.check(200, [2, 0, 1, 0]);
+    assert_eq!(server.events().await.len(), 2);
+}
+
 fn head(server: &Server, length: usize) -> String {
     format!(
         "POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n",

@@ -327,6 +327,18 @@ async fn a_slow_body_is_a_408() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_before_sending_too_much_need_not_send_it() {
+    let server = server().await;
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: 50000000\r\nexpect: 100-continue\r\n\r\n",
+        server.key
+    );
+    let answer = raw(&server, head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    server.check_conservation().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn slow_headers_are_cut_off() {
     let options = IngestOptions { header_timeout: Span::millis(200), ..IngestOptions::default() };
     let server = server_with(options).await;

@@ -1,0 +1,150 @@
+//! What a request knows about its events while they are decided, and how each gets its fate.
+//!
+//! Always true: a fate is given from facts that the pipeline found out; a rejection is queued and
+//! becomes final only when the rejected log has it; events that share an identity share what the
+//! log holds under it.
+
+use chalkstream_event_log::AppendError;
+use chalkstream_schemas::{
+    ContentHash, EventIdentity, LearningEvent, LogOffset, RefuseReason, RejectReason, Rejection,
+    Timestamp,
+};
+
+use crate::decode::Batch;
+use crate::fate::{Fate, Ledger, Undecided};
+use crate::keys::Credential;
+
+/// The first event of the request with its identity.
+pub(super) struct Candidate {
+    pub(super) token: Undecided,
+    pub(super) event: Box<LearningEvent>,
+    pub(super) identity: EventIdentity,
+    /// Its place in [`Request::stored`].
+    pub(super) ordinal: usize,
+}
+
+/// A later event of the request with the same identity.
+pub(super) struct Follower {
+    pub(super) token: Undecided,
+    pub(super) id: String,
+    pub(super) content: ContentHash,
+    pub(super) ordinal: usize,
+}
+
+/// One request while it is being decided.
+pub(super) struct Request<'a> {
+    pub(super) batch: &'a Batch,
+    pub(super) credential: &'a Credential,
+    pub(super) received_at: Timestamp,
+    pub(super) ledger: Ledger,
+    /// Whether the answer names accepted events too.
+    pub(super) name_all: bool,
+    /// For each identity of the request: what the log holds under it, once that is known.
+    pub(super) stored: Vec<Option<ContentHash>>,
+    /// Rejections that the rejected log has not acknowledged yet.
+    pub(super) rejections: Vec<(Undecided, Rejection)>,
+}
+
+impl Request<'_> {
+    pub(super) fn settle_appended(
+        &mut self,
+        candidate: Candidate,
+        result: Result<LogOffset, AppendError>,
+    ) {
+        match result {
+            Ok(_offset) => {
+                self.remember(candidate.ordinal, candidate.event.content_hash);
+                let id = self.name_all.then(|| client_id(&candidate.event));
+                self.ledger.settle(candidate.token, id, Fate::Accepted);
+            }
+            Err(AppendError::TooLarge { bytes, limit_bytes }) => {
+                let message = format!(
+                    "the event takes {bytes} bytes in the log, which takes {limit_bytes}; send less `data`"
+                );
+                self.reject(candidate, RejectReason::EventTooLarge, None, message);
+            }
+            Err(
+                AppendError::Busy { .. }
+                | AppendError::NoSuchPartition { .. }
+                | AppendError::Stopped { .. }
+                | AppendError::Unacknowledged { .. },
+            ) => self.refuse(candidate),
+        }
+    }
+
+    pub(super) fn settle_seen(&mut self, candidate: Candidate, stored: ContentHash) {
+        self.remember(candidate.ordinal, stored);
+        if stored == candidate.event.content_hash {
+            let id = Some(client_id(&candidate.event));
+            self.ledger.settle(candidate.token, id, Fate::Duplicate);
+        } else {
+            self.reject(candidate, RejectReason::IdConflict, Some("id"), conflict());
+        }
+    }
+
+    pub(super) fn settle_follower(&mut self, follower: Follower) {
+        let Follower { token, id, content, ordinal } = follower;
+        match self.stored.get(ordinal).copied().flatten() {
+            Some(stored) if stored == content => {
+                self.ledger.settle(token, Some(id), Fate::Duplicate);
+            }
+            Some(_other) => {
+                let rejection = Rejection::new(RejectReason::IdConflict, Some("id"), conflict());
+                self.rejections.push((token, rejection.with_id(id)));
+            }
+            None => {
+                self.ledger.settle(token, Some(id), Fate::Refused(RefuseReason::Unavailable));
+            }
+        }
+    }
+
+    pub(super) fn settle_rejections(
+        &mut self,
+        rejections: Vec<(Undecided, Rejection)>,
+        kept: Vec<Result<LogOffset, AppendError>>,
+    ) {
+        for ((token, mut rejection), kept) in rejections.into_iter().zip(kept) {
+            let id = rejection.id.take();
+            let fate = match kept {
+                Ok(_offset) => Fate::Rejected(Box::new(rejection)),
+                Err(_logged) => Fate::Refused(RefuseReason::Unavailable),
+            };
+            self.ledger.settle(token, id, fate);
+        }
+    }
+
+    /// Queues the rejection: it is final once the rejected log has it.
+    fn reject(
+        &mut self,
+        candidate: Candidate,
+        reason: RejectReason,
+        field: Option<&str>,
+        message: String,
+    ) {
+        let Candidate { token, event, .. } = candidate;
+        let mut rejection = Rejection::new(reason, field, message).with_id(client_id(&event));
+        rejection.type_name = Some(event.type_name().to_owned());
+        rejection.app = event.app.as_deref().map(str::to_owned);
+        self.rejections.push((token, rejection));
+    }
+
+    pub(super) fn refuse(&mut self, candidate: Candidate) {
+        let id = Some(client_id(&candidate.event));
+        self.ledger.settle(candidate.token, id, Fate::Refused(RefuseReason::Unavailable));
+    }
+
+    fn remember(&mut self, ordinal: usize, content: ContentHash) {
+        if let Some(stored) = self.stored.get_mut(ordinal) {
+            *stored = Some(content);
+        }
+    }
+}
+
+fn conflict() -> String {
+    "another event of this user has this id, with other content; give every event an id of its own, and send an event again exactly as it was".to_owned()
+}
+
+/// The id as the client knows it.
+pub(super) fn client_id(event: &LearningEvent) -> String {
+    event.original_id.as_deref().map_or_else(|| event.id.to_string(), str::to_owned)
+}
