@@ -12,8 +12,9 @@ use chalkstream_schemas::Timestamp;
 /// What ended longer before the learner's latest event may leave the state: 2 days.
 pub(crate) const LATENESS_MS: i64 = 2 * 86_400_000;
 
-/// So many entries stay although they are past [`LATENESS_MS`].
-pub(crate) const KEEP_STALE: usize = 2;
+/// So many entries stay although they are past [`LATENESS_MS`]; each takes some 100 bytes of
+/// every learner.
+pub(crate) const KEEP_STALE: usize = 1;
 
 /// A sorted list of states by key: no slack beyond a few entries.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl<K: Ord + Copy, S> Entries<K, S> {
             Err(at) => {
                 if self.sorted.len() == self.sorted.capacity() {
                     // Doubling would waste up to half of what a learner may take.
-                    self.sorted.reserve_exact(self.sorted.len() / 8 + 2);
+                    self.sorted.reserve_exact(self.sorted.len() / 32 + 2);
                 }
                 self.sorted.insert(at, (key, new()));
                 at
