@@ -1,0 +1,67 @@
+# Chalkstream. `make help` lists the targets; everything built is kept outside the checkout.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chalkstream
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export CARGO_TERM_COLOR ?= auto
+
+LIBCHDB_VERSION := 26.5.3
+LIBCHDB_SHA256 := 4330da79405733f7572f27c1442f46c03a08301f00859dce0368645731b1e1dc
+LIBCHDB := $(CACHE)/libchdb/$(LIBCHDB_VERSION)/libchdb.so
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: preflight
+preflight: ## Say what this machine lacks to build
+	@deploy/dev/preflight build
+
+.PHONY: libchdb
+libchdb: ## Fetch the embedded ClickHouse into the cache
+	@deploy/dev/fetch-libchdb "$(LIBCHDB)" "$(LIBCHDB_VERSION)" "$(LIBCHDB_SHA256)"
+
+.PHONY: build
+build: preflight libchdb ## Build the release binary bin/chalkstream
+	cargo build --release --locked --package chalkstream
+	@mkdir -p bin
+	@install -m 755 "$(CARGO_TARGET_DIR)/release/chalkstream" bin/.chalkstream.new
+	@mv -f bin/.chalkstream.new bin/chalkstream
+	@echo "bin/chalkstream is ready"
+
+.PHONY: test
+test: ## Formats, lints, and every test: what continuous integration runs
+	@deploy/dev/preflight test
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items --locked
+	@$(MAKE) --no-print-directory build
+	CHALKSTREAM_BIN="$(CURDIR)/bin/chalkstream" cargo test --workspace --locked
+
+.PHONY: lint
+lint: ## Format check and clippy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: demo
+demo: build ## Real learners' events through the whole pipeline, every figure checked
+	cargo run --release --locked --package chalkstream-demo -- bin/chalkstream deploy/demo/data out/demo
+
+.PHONY: bench
+bench: build ## Measure against the floor, with machine and versions
+	@deploy/dev/preflight test
+	@broker="$$(deploy/dev/kafka start)"; trap 'deploy/dev/kafka stop' EXIT; \
+		cargo run --release --locked --package chalkstream-bench -- --binary bin/chalkstream --kafka "$$broker"
+
+.PHONY: soak
+soak: build ## The long form of the crash tests: 20 kills each
+	@deploy/dev/preflight test
+	CHALKSTREAM_BIN="$(CURDIR)/bin/chalkstream" CHALKSTREAM_KILLS=20 \
+		cargo test --locked --package chalkstream --test it -- kill9 --nocapture

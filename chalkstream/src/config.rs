@@ -1,0 +1,219 @@
+//! The configuration: one `chalkstream.toml`, environment variables over it, flags over both.
+//!
+//! Always true: an unknown key is an error that names the nearest known one; every default is the
+//! one that the reference `chalkstream.toml` shows; secrets print as `***` and never stand in the
+//! file.
+//! Not here: what the values do. Each part of the pipeline gets its own options made from them.
+
+mod keys;
+mod load;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use chalkstream_ingest::{IngestOptions, Span};
+pub(crate) use keys::redacted;
+pub(crate) use load::{ConfigError, Overrides, load};
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// Where everything is kept that has no other place.
+    pub(crate) data_dir: PathBuf,
+    pub(crate) ingest: IngestOptions,
+    pub(crate) log: Log,
+    pub(crate) process: Process,
+    pub(crate) clickhouse: ClickHouse,
+    pub(crate) archive: Archive,
+    pub(crate) lake: Lake,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// Which event log, and how it is laid out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    pub(crate) kind: LogKind,
+    /// Partitions of a new log. An existing log keeps its own.
+    pub(crate) partitions: u32,
+    pub(crate) brokers: String,
+    /// Replicas of topics that are created.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) replication: Option<u16>,
+    /// Any property of librdkafka.
+    pub(crate) kafka: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogKind {
+    Embedded,
+    Kafka,
+}
+
+/// The stream processors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Process {
+    /// How long a change waits at most before it is written to the views' tables.
+    pub(crate) flush_interval: Span,
+    /// How often the packed states and the position are written.
+    pub(crate) checkpoint_interval: Span,
+    pub(crate) group: String,
+}
+
+/// Where the tables are: a server at `url`, or the embedded engine served on `listen`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ClickHouse {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<url::Url>,
+    pub(crate) listen: SocketAddr,
+    /// Who writes, on a server.
+    pub(crate) user: String,
+    #[serde(skip_serializing)]
+    pub(crate) password: Option<Secret>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) password_file: Option<PathBuf>,
+}
+
+/// The archiver, from the log to the lake.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Archive {
+    pub(crate) interval: Span,
+    pub(crate) group: String,
+}
+
+/// Where the lake's tables are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Lake {
+    /// An URL or a local folder; `<data_dir>/lake` where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<String>,
+    /// Options of the object store.
+    pub(crate) options: BTreeMap<String, String>,
+}
+
+/// How the process ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Shutdown {
+    /// How long a clean stop may take.
+    pub(crate) deadline: Span,
+}
+
+/// A value that is never shown.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./data"),
+            ingest: IngestOptions::default(),
+            log: Log::default(),
+            process: Process::default(),
+            clickhouse: ClickHouse::default(),
+            archive: Archive::default(),
+            lake: Lake::default(),
+            shutdown: Shutdown::default(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            kind: LogKind::Embedded,
+            partitions: 12,
+            brokers: "127.0.0.1:9092".to_owned(),
+            replication: None,
+            kafka: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            flush_interval: Span::millis(200),
+            checkpoint_interval: Span::secs(5),
+            group: chalkstream_stream_processors::processor::GROUP.to_owned(),
+        }
+    }
+}
+
+impl Default for ClickHouse {
+    fn default() -> Self {
+        Self {
+            url: None,
+            listen: loopback(8123),
+            user: "default".to_owned(),
+            password: None,
+            password_file: None,
+        }
+    }
+}
+
+impl Default for Archive {
+    fn default() -> Self {
+        Self { interval: Span::secs(10), group: chalkstream_batch_jobs::archiver::GROUP.to_owned() }
+    }
+}
+
+impl Default for Lake {
+    fn default() -> Self {
+        Self { url: None, options: BTreeMap::new() }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { deadline: Span::secs(30) }
+    }
+}
+
+/// The defaults with every optional value set: the source of the list of known keys.
+fn every_key_set() -> Config {
+    Config {
+        log: Log { replication: Some(3), ..Log::default() },
+        clickhouse: ClickHouse {
+            url: url::Url::parse("http://127.0.0.1:8123").ok(),
+            password_file: Some(PathBuf::from("password")),
+            ..ClickHouse::default()
+        },
+        lake: Lake { url: Some("s3://bucket/prefix".to_owned()), ..Lake::default() },
+        ..Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

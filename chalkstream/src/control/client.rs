@@ -1,0 +1,149 @@
+//! The asking side of `control.sock`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use axum::body::{Body, to_bytes};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::config::Config;
+use crate::failure::{Advice, Report};
+use crate::folder::{DataFolder, Layout};
+
+/// How long a process may take to start or stop before a command gives up on it.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(50);
+/// No answer of this socket is larger.
+const ANSWER_MAX_BYTES: usize = 64 << 20;
+
+/// Who works on the data folder: a running process, or this command itself.
+#[derive(Debug)]
+pub(crate) enum Access {
+    Running(Client),
+    Ours(DataFolder),
+}
+
+/// Asks the process that holds the folder, or takes the folder where nobody does.
+pub(crate) async fn access(config: &Config) -> Result<Access> {
+    let layout = Layout::new(&config.data_dir);
+    let began = Instant::now();
+    loop {
+        let holder = match DataFolder::try_open(&config.data_dir)? {
+            Ok(folder) => return Ok(Access::Ours(folder)),
+            Err(holder) => holder,
+        };
+        // A process that is starting, or another command, may be a moment away from an answer.
+        let client = Client { layout: layout.clone() };
+        match client.connect().await {
+            Ok(_) => return Ok(Access::Running(client)),
+            Err(_) if began.elapsed() < PATIENCE => tokio::time::sleep(POLL).await,
+            Err(error) => {
+                return Err(error.context(Advice::new(
+                    format!(
+                        "the data folder {} is locked by {holder}, which does not answer on {}",
+                        config.data_dir.display(),
+                        layout.socket().display()
+                    ),
+                    "it may be starting or stopping: try again, or stop it (Ctrl-C) first",
+                )));
+            }
+        }
+    }
+}
+
+/// Asks the running process.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    layout: Layout,
+}
+
+impl Client {
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    async fn connect(&self) -> Result<hyper::client::conn::http1::SendRequest<Body>> {
+        let path = self.layout.socket();
+        let failed = || format!("could not connect to {}", path.display());
+        let (reachable, _folder) = super::reachable(&path).with_context(failed)?;
+        let stream = UnixStream::connect(reachable).await.with_context(failed)?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .with_context(failed)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "control connection ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    pub(crate) async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A> {
+        self.ask("GET", path, Body::empty()).await
+    }
+
+    pub(crate) async fn post<A: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+    ) -> Result<A> {
+        let body = serde_json::to_vec(request).context("could not encode the request")?;
+        self.ask("POST", path, Body::from(body)).await
+    }
+
+    pub(crate) async fn post_bytes<A: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<A> {
+        self.ask("POST", path, Body::from(body)).await
+    }
+
+    async fn ask<A: DeserializeOwned>(&self, method: &str, path: &str, body: Body) -> Result<A> {
+        let mut sender = self.connect().await?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(hyper::header::HOST, "chalkstream")
+            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .body(body)
+            .context("could not make the request")?;
+        let asked = || "the running process broke off; look at its log".to_owned();
+        let response = sender.send_request(request).await.with_context(asked)?;
+        let status = response.status();
+        let body = to_bytes(Body::new(response.into_body()), ANSWER_MAX_BYTES)
+            .await
+            .with_context(asked)?;
+        if status.is_success() {
+            return serde_json::from_slice(&body)
+                .context("the running process gave an answer that this version does not know");
+        }
+        match serde_json::from_slice::<Report>(&body) {
+            Ok(report) => Err(rebuilt(report)),
+            Err(_) => Err(anyhow!(
+                "the running process answered {status}: {}",
+                String::from_utf8_lossy(&body)
+            )),
+        }
+    }
+}
+
+/// The error as the other process had it.
+fn rebuilt(report: Report) -> anyhow::Error {
+    let Report { error, causes, hint } = report;
+    let mut chain = causes.into_iter().rev();
+    let rebuilt = match chain.next() {
+        Some(innermost) => {
+            chain.fold(anyhow!(innermost), anyhow::Error::context).context(error.clone())
+        }
+        None => anyhow!(error.clone()),
+    };
+    match hint {
+        Some(hint) => rebuilt.context(Advice::new(error, hint)),
+        None => rebuilt,
+    }
+}

@@ -1,0 +1,137 @@
+//! Makes the parts of the pipeline from the configuration, the same for roles and for commands.
+//!
+//! Always true: what is opened here lies in a data folder whose lock the caller holds.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use chalkstream_batch_jobs::lake::{Lake, LakeOptions};
+use chalkstream_event_log::blobs::BlobStore;
+use chalkstream_event_log::embedded::{EmbeddedLog, EmbeddedOptions as EmbeddedLogOptions};
+use chalkstream_event_log::kafka::{KafkaLog, KafkaOptions};
+use chalkstream_event_log::seen::LocalIndex;
+use chalkstream_event_log::{EventLog, SeenIndex};
+use chalkstream_ingest::KeyStore;
+use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer};
+use chalkstream_stream_processors::first_seen::{FirstSeen, FirstSeenOptions};
+
+use crate::config::{Config, LogKind};
+use crate::folder::{DataFolder, Layout};
+use crate::registrar::Registrar;
+use crate::schools::SchoolBook;
+
+/// The database that everything is in.
+pub(crate) const DATABASE: &str = "chalkstream";
+
+/// Any port of this machine alone.
+pub(crate) const FREE_PORT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// The event log, and what answers clients about duplicates.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenLog {
+    pub(crate) log: Arc<dyn EventLog>,
+    /// The same log where it is embedded, to be asked whether it still writes.
+    pub(crate) embedded: Option<Arc<EmbeddedLog>>,
+}
+
+pub(crate) async fn open_log(config: &Config, layout: &Layout) -> Result<OpenLog> {
+    match config.log.kind {
+        LogKind::Embedded => {
+            let mut options = EmbeddedLogOptions::new(layout.log());
+            options.partitions = config.log.partitions;
+            let opened = tokio::task::spawn_blocking(move || EmbeddedLog::open(options)).await;
+            let log = opened.context("opening the log had a bug")??;
+            Ok(OpenLog { log: Arc::clone(&log) as Arc<dyn EventLog>, embedded: Some(log) })
+        }
+        LogKind::Kafka => {
+            let mut options = KafkaOptions::new(&config.log.brokers);
+            options.properties.clone_from(&config.log.kafka);
+            options.partitions = config.log.partitions;
+            options.replication = config.log.replication;
+            let log = KafkaLog::connect(options).await?;
+            Ok(OpenLog { log, embedded: None })
+        }
+    }
+}
+
+impl OpenLog {
+    /// The index that tells clients what is a duplicate. Opened by ingest alone.
+    pub(crate) async fn seen(&self, layout: &Layout) -> Result<Arc<dyn SeenIndex>> {
+        if let Some(embedded) = &self.embedded {
+            return Ok(Arc::clone(embedded) as Arc<dyn SeenIndex>);
+        }
+        let path = layout.index().join("seen");
+        let opened = tokio::task::spawn_blocking(move || LocalIndex::open(path)).await;
+        Ok(opened.context("opening the index of seen events had a bug")??)
+    }
+}
+
+pub(crate) fn open_blobs(layout: &Layout) -> Result<BlobStore> {
+    Ok(BlobStore::open(layout.blobs())?)
+}
+
+/// The duplicates' index of processor and archiver.
+pub(crate) async fn open_index(layout: &Layout, log: &dyn EventLog) -> Result<Arc<FirstSeen>> {
+    let options = FirstSeenOptions::new(layout.index().join("first-seen"));
+    let identity = log.identity().clone();
+    let opened = tokio::task::spawn_blocking(move || FirstSeen::open(&options, &identity)).await;
+    Ok(opened.context("opening the index of duplicates had a bug")??)
+}
+
+pub(crate) fn open_lake(config: &Config, layout: &Layout) -> Result<Lake> {
+    let url = match &config.lake.url {
+        Some(url) => url.clone(),
+        None => layout
+            .lake()
+            .to_str()
+            .context("the data folder's path is not UTF-8; choose another with --data-dir")?
+            .to_owned(),
+    };
+    Ok(Lake::open(&LakeOptions { url, options: config.lake.options.clone() })?)
+}
+
+/// The engine in this process, on the folder's tables.
+pub(crate) async fn embedded_clickhouse(
+    folder: &DataFolder,
+    listen: SocketAddr,
+) -> Result<EmbeddedServer> {
+    let layout = folder.layout();
+    let credentials = Credentials::load_or_create(&layout.credentials())?;
+    let data_dir = layout.clickhouse();
+    let options = EmbeddedOptions { data_dir, listen, credentials, library: None };
+    Ok(EmbeddedServer::start(options).await?)
+}
+
+/// The server at `clickhouse.url`, if one is configured.
+pub(crate) fn clickhouse_server(config: &Config) -> Result<Option<Database>> {
+    let Some(url) = &config.clickhouse.url else { return Ok(None) };
+    let password = config.clickhouse.password.as_ref().map_or("", |secret| secret.expose());
+    // The client joins its own path and query to the address.
+    let url = url.as_str().trim_end_matches('/');
+    Ok(Some(Database::new(url, &config.clickhouse.user, password, DATABASE)?))
+}
+
+/// Does an administrator's work in a folder that no process runs on.
+pub(crate) async fn with_registrar<T>(
+    config: &Config,
+    folder: &DataFolder,
+    work: impl AsyncFnOnce(&Registrar) -> Result<T>,
+) -> Result<T> {
+    let layout = folder.layout();
+    let OpenLog { log, embedded } = open_log(config, layout).await?;
+    drop(embedded);
+    let registrar = Registrar {
+        keys: KeyStore::open(layout.keys())?,
+        schools: SchoolBook::new(layout.schools()),
+        log: Arc::clone(&log),
+        blobs: open_blobs(layout)?,
+    };
+    let done = work(&registrar).await;
+    drop(registrar);
+    let closed = log.close().await;
+    let done = done?;
+    closed?;
+    Ok(done)
+}

@@ -1,0 +1,184 @@
+//! Runs the built binary: commands to their end, and `standalone` until it is stopped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const READY_DEADLINE: Duration = Duration::from_secs(120);
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// `CHALKSTREAM_BIN`, else the binary that cargo built for this test.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("CHALKSTREAM_BIN").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_chalkstream")),
+        |path| Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path),
+    )
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// It ended with this code, and each part stands in what it said on standard error.
+    #[track_caller]
+    pub(crate) fn check(self, code: i32, parts: &[&str]) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        for part in parts {
+            assert!(self.stderr.contains(part), "`{part}` is missing in:\n{}", self.stderr);
+        }
+        self
+    }
+
+    /// Its standard output as one JSON value.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+/// A command in a data folder, with nothing of the caller's environment that could change it.
+pub(crate) fn command(data_dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(args).arg("--data-dir").arg(data_dir).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        let ours = name.to_str().is_some_and(|name| name.starts_with("CHALKSTREAM_"));
+        if ours && name != "CHALKSTREAM_LIBCHDB" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs it to its end.
+#[track_caller]
+pub(crate) fn ended(mut command: Command) -> Ended {
+    let output = command.output().unwrap();
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+#[track_caller]
+pub(crate) fn run(data_dir: &Path, args: &[&str]) -> Ended {
+    ended(command(data_dir, args))
+}
+
+/// A command that must succeed with one JSON value.
+#[track_caller]
+pub(crate) fn json(data_dir: &Path, args: &[&str]) -> Value {
+    let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
+    run(data_dir, &args).check(0, &[]).json()
+}
+
+/// A running `standalone`; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    process: Child,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) runtime: Value,
+}
+
+impl Running {
+    /// Starts it on free ports and waits until it has announced itself.
+    #[track_caller]
+    pub(crate) fn start(data_dir: &Path) -> Self {
+        let args = ["standalone", "--listen", "127.0.0.1:0", "--clickhouse-listen", "127.0.0.1:0"];
+        std::fs::create_dir_all(data_dir).unwrap();
+        let file = |ending| std::fs::File::create(data_dir.with_extension(ending)).unwrap();
+        let mut command = command(data_dir, &args);
+        let process = command.stdout(file("out")).stderr(file("err")).spawn().unwrap();
+        let pid = u64::from(process.id());
+        let data_dir = data_dir.to_owned();
+        let mut running = Self { process, data_dir, runtime: Value::Null };
+        let deadline = Instant::now() + READY_DEADLINE;
+        loop {
+            let text = std::fs::read_to_string(running.data_dir.join("runtime.json"));
+            let runtime: Value =
+                serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
+            // A killed process leaves its file behind: the pid tells.
+            if runtime["pid"].as_u64() == Some(pid) {
+                running.runtime = runtime;
+                return running;
+            }
+            if let Some(status) = running.process.try_wait().unwrap() {
+                panic!("standalone ended with {status}:\n{}", running.said("err"));
+            }
+            assert!(Instant::now() < deadline, "not ready:\n{}", running.said("err"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What it wrote to `out` or `err`.
+    pub(crate) fn said(&self, ending: &str) -> String {
+        std::fs::read_to_string(self.data_dir.with_extension(ending)).unwrap_or_default()
+    }
+
+    pub(crate) fn http_url(&self) -> &str {
+        self.runtime["http_url"].as_str().unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn run(&self, args: &[&str]) -> Ended {
+        run(&self.data_dir, args)
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        json(&self.data_dir, args)
+    }
+
+    /// Rows of a query, one JSON object each.
+    #[track_caller]
+    pub(crate) fn sql(&self, query: &str) -> Vec<Value> {
+        let ended = self.run(&["sql", query, "--json"]).check(0, &[]);
+        ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Waits until everything acknowledged is in the views.
+    #[track_caller]
+    pub(crate) fn wait_until_visible(&self) {
+        let deadline = Instant::now() + READY_DEADLINE;
+        loop {
+            let doctor = self.json(&["doctor"]);
+            if doctor["processor_lag"] == 0 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "still behind: {doctor}\n{}", self.said("err"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Sends a signal and waits for the end.
+    #[track_caller]
+    pub(crate) fn stop(mut self, signal: Signal) -> ExitStatus {
+        let pid = Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+        let deadline = Instant::now() + STOP_DEADLINE;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "did not stop:\n{}", self.said("err"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            self.process.kill().unwrap();
+            self.process.wait().unwrap();
+        }
+    }
+}
