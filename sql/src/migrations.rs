@@ -131,12 +131,12 @@ pub async fn migrate_to(db: &Database, schema: &Schema) -> Result<Report, Error>
     server.execute(&format!("CREATE DATABASE IF NOT EXISTS {}", name_of(db))).await?;
     if db.is_exclusive() {
         // Nobody else can be migrating: a lock would be a dead process's.
-        db.execute(&format!("DROP TABLE IF EXISTS {LOCK_TABLE} SYNC")).await?;
+        db.execute(&format!("DROP TABLE IF EXISTS {LOCK_TABLE}")).await?;
     }
     lock(db).await?;
     let done = apply(db, schema).await;
     // The lock goes first, then the error is told: it must not outlive a failed migration.
-    let unlocked = db.execute(&format!("DROP TABLE IF EXISTS {LOCK_TABLE} SYNC")).await;
+    let unlocked = db.execute(&format!("DROP TABLE IF EXISTS {LOCK_TABLE}")).await;
     let report = done?;
     unlocked?;
     Ok(report)
@@ -181,7 +181,7 @@ async fn break_stale_lock(db: &Database) -> Result<(), Error> {
     tracing::warn!("removing the migration lock of a process that died");
     let aside = format!("schema_migrations_lock_{}_raw", uuid::Uuid::new_v4().simple());
     match db.execute(&format!("RENAME TABLE {LOCK_TABLE} TO {aside}")).await {
-        Ok(()) => db.execute(&format!("DROP TABLE IF EXISTS {aside} SYNC")).await,
+        Ok(()) => db.execute(&format!("DROP TABLE IF EXISTS {aside}")).await,
         Err(Error::Exception { .. }) => Ok(()),
         Err(error) => Err(error),
     }
