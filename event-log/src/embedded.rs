@@ -33,7 +33,6 @@ use self::reader::{Span, Until};
 use self::store::{SharedStore, Store, StoreOptions};
 use self::subscription::EmbeddedSubscription;
 use self::trim::Upkeep;
-use crate::generations::content_of;
 use crate::{
     AppendError, DEFAULT_PARTITIONS, Error, EventLog, LogBounds, LogIdentity, NewRecord, SeenIndex,
     StoredRecord, Subscription, Topic,
@@ -308,15 +307,7 @@ impl SeenIndex for EmbeddedLog {
     ) -> Result<Vec<Option<ContentHash>>, Error> {
         let identities = identities.to_vec();
         let look_up = self.shared.run(move |store| {
-            let entries = store.seen.lookup(&identities);
-            let entries = entries.map_err(store.error("look up seen events"))?;
-            entries
-                .into_iter()
-                .map(|entry| {
-                    let damaged = || store::damaged(&store.path, "an entry of the index is cut");
-                    entry.map(|entry| content_of(&entry).ok_or_else(damaged)).transpose()
-                })
-                .collect()
+            store.seen.lookup(&identities).map_err(store.error("look up seen events"))
         });
         look_up.await
     }

@@ -15,7 +15,7 @@ pub mod conformance;
 pub mod control;
 pub mod embedded;
 mod error;
-mod generations;
+mod identities;
 pub mod kafka;
 mod partition;
 pub mod seen;

@@ -14,8 +14,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use chalkstream_schemas::{ContentHash, EventIdentity};
 use fjall::Database;
+use parking_lot::Mutex;
 
-use crate::generations::{Generations, content_of};
+use crate::identities::Identities;
 use crate::{Error, SeenIndex};
 
 /// How long a [`LocalIndex`] remembers at least, unless told otherwise: as long as Kafka's topic.
@@ -30,7 +31,9 @@ pub struct LocalIndex {
 struct Inner {
     path: PathBuf,
     horizon: Duration,
-    seen: Generations,
+    seen: Identities,
+    /// The newest run; held while one is written, so that runs become visible in their order.
+    run: Mutex<u64>,
     db: Database,
 }
 
@@ -41,6 +44,15 @@ impl std::fmt::Debug for Inner {
             .field("horizon", &self.horizon)
             .field("seen", &self.seen)
             .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Writes what is in memory, and forgets what is beyond the horizon.
+    fn seal(&self, now_ms: u64) -> fjall::Result<()> {
+        self.seen.seal(now_ms)?;
+        let horizon_ms = u64::try_from(self.horizon.as_millis()).unwrap_or(u64::MAX);
+        self.seen.drop_before(now_ms.saturating_sub(horizon_ms))
     }
 }
 
@@ -71,8 +83,9 @@ impl LocalIndex {
             .worker_threads(1)
             .open()
             .map_err(store)?;
-        let seen = Generations::open(&db, Some(horizon)).map_err(store)?;
-        let inner = Inner { path: path.clone(), horizon, seen, db };
+        let seen = Identities::open(&db, Some(horizon)).map_err(store)?;
+        let run = Mutex::new(seen.newest_run());
+        let inner = Inner { path: path.clone(), horizon, seen, run, db };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
@@ -100,14 +113,17 @@ impl LocalIndex {
     ) -> Result<(), Error> {
         let entries = acknowledged.to_vec();
         let work = move |inner: &Inner| {
-            let into = inner.seen.current(now_ms)?;
-            let mut batch = inner.db.batch();
-            for (identity, content) in &entries {
-                Generations::add(&mut batch, &into, identity, content.as_bytes());
+            let full = {
+                let mut run = inner.run.lock();
+                *run += 1;
+                let mut batch = inner.db.batch();
+                inner.seen.add(&mut batch, *run, &entries);
+                batch.commit()?;
+                inner.seen.applied(*run, &entries)
+            };
+            if full {
+                inner.seal(now_ms)?;
             }
-            batch.commit()?;
-            let horizon_ms = u64::try_from(inner.horizon.as_millis()).unwrap_or(u64::MAX);
-            inner.seen.drop_before(now_ms.saturating_sub(horizon_ms))?;
             Ok(())
         };
         self.run("keep seen events", work).await
@@ -121,11 +137,7 @@ impl SeenIndex for LocalIndex {
         identities: &[EventIdentity],
     ) -> Result<Vec<Option<ContentHash>>, Error> {
         let identities = identities.to_vec();
-        let look_up = move |inner: &Inner| inner.seen.lookup(&identities);
-        let entries = self.run("look up seen events", look_up).await?;
-        // An entry that is cut short can only be a fault of the disk: forgetting it costs a
-        // duplicate in the log, which the processors drop.
-        Ok(entries.into_iter().map(|entry| entry.and_then(|entry| content_of(&entry))).collect())
+        self.run("look up seen events", move |inner| inner.seen.lookup(&identities)).await
     }
 
     async fn commit(&self, acknowledged: &[(EventIdentity, ContentHash)]) -> Result<(), Error> {
@@ -147,7 +159,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let horizon = Duration::from_millis(1_000);
         let index = LocalIndex::open_with(folder.path(), horizon).unwrap();
+        let seal = |index: &Arc<LocalIndex>, now_ms| {
+            let index = Arc::clone(index);
+            async move { index.run("seal", move |inner| inner.seal(now_ms)).await.unwrap() }
+        };
         index.commit_at(&[entry(1), entry(2)], 10_500).await.unwrap();
+        seal(&index, 10_500).await;
         index.commit_at(&[entry(3)], 11_400).await.unwrap();
         let ids = [entry(3).0, entry(9).0, entry(1).0];
         let expected = [Some(entry(3).1), None, Some(entry(1).1)];
@@ -157,7 +174,9 @@ mod tests {
         let index = LocalIndex::open_with(folder.path(), horizon).unwrap();
         assert_eq!(index.lookup(&ids).await.unwrap(), expected, "reopened");
 
-        index.commit_at(&[entry(4)], 12_100).await.unwrap();
+        seal(&index, 11_400).await;
+        assert_eq!(index.lookup(&ids).await.unwrap(), expected, "within the horizon");
+        seal(&index, 12_100).await;
         let expected = [Some(entry(3).1), None, None];
         assert_eq!(index.lookup(&ids).await.unwrap(), expected, "the first generation is gone");
     }

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chalkstream_schemas::{LogOffset, PartitionId};
 use fjall::PersistMode;
@@ -20,7 +20,7 @@ use super::batch::BatchBuilder;
 use super::bounds::AllBounds;
 use super::store::{KEY_COMMIT, SharedStore, record_key};
 use crate::error::chain;
-use crate::generations::Generations;
+use crate::identities::Entry;
 use crate::{AppendError, NewRecord, Topic};
 
 /// What one append gets back.
@@ -167,6 +167,10 @@ impl Committer {
     /// Commits until the queue is closed or a write fails; returns the newest commit.
     pub(super) fn run(mut self) -> u64 {
         while let Some(group) = self.queue.take() {
+            // The index is far behind; the queue fills up meanwhile and tells its callers.
+            while self.store.seen.is_overfull() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             let bytes = group.iter().map(|append| append.bytes).sum();
             let mut group = group;
             let outcomes = self.lay_out(&mut group);
@@ -225,13 +229,10 @@ impl Committer {
         offsets: &[Vec<LogOffset>],
     ) -> Result<BTreeMap<(Topic, PartitionId), LogOffset>, Arc<str>> {
         let failed = |error: fjall::Error| Arc::from(chain(&error).as_str());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let seen = self.store.seen.current(now_ms).map_err(failed)?;
         let mut out = self.store.db.batch().durability(Some(PersistMode::SyncData));
         let mut open = BTreeMap::<(Topic, PartitionId), BatchBuilder>::new();
         let mut ends = BTreeMap::new();
-        let mut entry = [0; 28];
+        let mut seen: Vec<Entry> = Vec::new();
         for (append, offsets) in group.iter().zip(offsets) {
             for (record, offset) in append.records.iter().zip(offsets) {
                 let place = (append.topic, record.partition);
@@ -242,18 +243,7 @@ impl Committer {
                 }
                 builder.push(record.timestamp, &record.key, &record.payload);
                 ends.insert(place, offset.next());
-                if let Some((identity, content)) = &record.identity {
-                    let parts = content
-                        .as_bytes()
-                        .iter()
-                        .copied()
-                        .chain(record.partition.get().to_be_bytes())
-                        .chain(offset.get().to_be_bytes());
-                    for (to, from) in entry.iter_mut().zip(parts) {
-                        *to = from;
-                    }
-                    Generations::add(&mut out, &seen, identity, &entry);
-                }
+                seen.extend(record.identity);
             }
         }
         for (place, builder) in open {
@@ -261,6 +251,7 @@ impl Committer {
         }
         let commit = self.commit + 1;
         out.insert(&self.store.meta, KEY_COMMIT, commit.to_be_bytes().as_slice());
+        self.store.seen.add(&mut out, commit, &seen);
         out.commit().map_err(failed)?;
         self.commit = commit;
         // The commit is durable. If the marker cannot be written the log must stop all the same:
@@ -268,7 +259,26 @@ impl Committer {
         self.store.marker.lock().acknowledge(commit).map_err(|error| {
             Arc::from(format!("could not write the file `acknowledged`: {error}").as_str())
         })?;
+        if self.store.seen.applied(commit, &seen) {
+            self.seal_index();
+        }
         Ok(ends)
+    }
+
+    /// Lets a thread of its own write the index's newest entries; commits go on meanwhile.
+    fn seal_index(&self) {
+        let store = Arc::clone(&self.store);
+        let sealing = std::thread::Builder::new().name("log-index".into()).spawn(move || {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+            if let Err(error) = store.seen.seal(now_ms) {
+                // Nothing is lost: the entries stay in memory and in the store.
+                tracing::warn!(%error, "could not write the index of seen events; trying later");
+            }
+        });
+        if let Err(error) = sealing {
+            tracing::warn!(%error, "could not start a thread for the index of seen events");
+        }
     }
 
     fn add(

@@ -2,7 +2,7 @@
 //!
 //! Keys of `records`: topic `u8`, partition `u32`, base offset `u64`, big endian; values are
 //! batches. `meta` holds the log's identity and the number of the newest commit, `groups` the
-//! groups' offsets, `seen-N` the index of seen events. A commit writes all of them at once.
+//! groups' offsets, `runs-of-seen` and `seen-N` the index of seen events. A commit writes all of them at once.
 //!
 //! Always true: a store that opens holds every commit that was acknowledged; otherwise opening is
 //! an error that says what is lost and where the journals were kept.
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::batch;
 use super::bounds::AllBounds;
 use super::marker::{Acknowledged, Marker};
-use crate::generations::Generations;
+use crate::identities::Identities;
 use crate::{Error, LogBounds, LogIdentity, PARTITIONER, Topic};
 
 const FORMAT: &str = "chalkstream-log-1";
@@ -46,7 +46,7 @@ pub(super) struct Store {
     pub(super) meta: Keyspace,
     pub(super) records: Keyspace,
     pub(super) groups: Keyspace,
-    pub(super) seen: Generations,
+    pub(super) seen: Identities,
     pub(super) marker: Mutex<Marker>,
     // Fields drop in order: the lock goes last.
     _lock: File,
@@ -155,7 +155,7 @@ struct Keyspaces {
     meta: Keyspace,
     records: Keyspace,
     groups: Keyspace,
-    seen: Generations,
+    seen: Identities,
 }
 
 impl Keyspaces {
@@ -171,7 +171,7 @@ impl Keyspaces {
             meta: db.keyspace("meta", small)?,
             records: db.keyspace("records", records)?,
             groups: db.keyspace("groups", small)?,
-            seen: Generations::open(db, index_span)?,
+            seen: Identities::open(db, index_span)?,
         })
     }
 

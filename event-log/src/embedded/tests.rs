@@ -228,6 +228,8 @@ async fn trimming_also_forgets_identities() {
     }
     assert_eq!(log.trim(Topic::Events, Timestamp::from_ms(15)).await.unwrap(), 1);
     assert_eq!(log.lookup(&[identity.0]).await.unwrap(), [Some(identity.1)], "within the horizon");
+    log.shared.run(|store| store.seen.seal(1).map_err(store.error("seal"))).await.unwrap();
+    assert_eq!(log.lookup(&[identity.0]).await.unwrap(), [Some(identity.1)], "in a table");
     let far = Timestamp::MAX;
     assert_eq!(log.trim(Topic::Events, far).await.unwrap(), 0, "the newest batch stays");
     assert_eq!(log.lookup(&[identity.0]).await.unwrap(), [None], "beyond the horizon");
