@@ -125,7 +125,8 @@ mod tests {
     fn a_damaged_file_is_named_without_its_secrets() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("credentials.toml");
-        fs::write(&path, "[clickhouse]\nadmin_password = \"hunter2\"\nreader_password = 7\n").unwrap();
+        fs::write(&path, "[clickhouse]\nadmin_password = \"hunter2\"\nreader_password = 7\n")
+            .unwrap();
         let error = Credentials::load_or_create(&path).unwrap_err().to_string();
         assert!(error.contains("credentials.toml") && !error.contains("hunter2"), "{error}");
     }

@@ -145,10 +145,8 @@ impl Database {
         let bytes = self.within(sql, async { query.fetch_bytes("JSONEachRow")?.collect().await });
         let bytes = bytes.await?;
         let rows = serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>();
-        rows.collect::<Result<_, _>>().map_err(|error| Error::Answer {
-            statement: shown(sql),
-            reason: error.to_string(),
-        })
+        rows.collect::<Result<_, _>>()
+            .map_err(|error| Error::Answer { statement: shown(sql), reason: error.to_string() })
     }
 
     /// Runs a query and gives its whole result in a ClickHouse format.
@@ -200,7 +198,9 @@ pub struct QueryStream {
 
 impl fmt::Debug for QueryStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QueryStream").field("statement", &shown(&self.statement)).finish_non_exhaustive()
+        f.debug_struct("QueryStream")
+            .field("statement", &shown(&self.statement))
+            .finish_non_exhaustive()
     }
 }
 

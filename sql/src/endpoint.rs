@@ -14,6 +14,7 @@ mod reply;
 mod request;
 mod run;
 mod session;
+mod shape;
 mod upload;
 
 use std::net::SocketAddr;
@@ -168,7 +169,9 @@ async fn ok() -> &'static str {
 
 async fn missing(request: Request) -> Response {
     let path = request.uri().path();
-    let text = format!("There is no handle {path}\n\nUse / or /ping for health checks.\nSend queries from your program with POST method or GET /?query=...\n\n");
+    let text = format!(
+        "There is no handle {path}\n\nUse / or /ping for health checks.\nSend queries from your program with POST method or GET /?query=...\n\n"
+    );
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = http::StatusCode::NOT_FOUND;
     response
@@ -225,6 +228,7 @@ async fn serve(
     let reply = Reply {
         encoder,
         format: None,
+        shape: shape::Shape::Document,
         version: shared.engine.version().to_owned(),
         time_zone: shared.engine.time_zone().to_owned(),
         wait_end_of_query: ask.wait_end_of_query,
@@ -258,7 +262,8 @@ async fn receive(
     let body = match role {
         Role::Admin => body,
         Role::Reader => {
-            let whole = Limited::new(body, STATEMENT_BODY_MAX).collect().await.map_err(too_large)?;
+            let whole =
+                Limited::new(body, STATEMENT_BODY_MAX).collect().await.map_err(too_large)?;
             Body::from(whole.to_bytes())
         }
     };

@@ -91,7 +91,8 @@ impl Engine {
         views: &[String],
     ) -> Result<Self, Error> {
         let api = libchdb::load(library)?;
-        let file = |doing, path: &Path, source| Error::File { doing, path: path.to_owned(), source };
+        let file =
+            |doing, path: &Path, source| Error::File { doing, path: path.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(|error| file("create", folder, error))?;
         let folder = folder.canonicalize().map_err(|error| file("open", folder, error))?;
         let mut running = RUNNING.lock();

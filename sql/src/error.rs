@@ -52,9 +52,9 @@ impl Exception {
             159 | 160 | 202 | 203 | 209 | 210 | 225 | 236 | 241 | 242 | 243 | 252 | 279 | 285
             | 286 | 319 | 341 | 373 | 394 | 425 | 439 | 473 | 519 | 999 => Retry::Transient,
             // The bytes do not parse as the columns say, or a value does not fit its column.
-            6 | 9 | 10 | 15 | 16 | 19 | 20 | 25 | 26 | 27 | 32 | 33 | 34 | 36 | 38 | 41 | 43 | 47
-            | 53 | 62 | 69 | 70 | 72 | 108 | 117 | 125 | 128 | 130 | 131 | 190 | 248 | 306 | 321
-            | 349 | 353 | 407 | 436 | 441 | 467 | 469 | 470 | 471 | 632 | 636 | 661 | 691 => {
+            6 | 9 | 10 | 15 | 16 | 19 | 20 | 25 | 26 | 27 | 32 | 33 | 34 | 36 | 38 | 41 | 43
+            | 47 | 53 | 62 | 69 | 70 | 72 | 108 | 117 | 125 | 128 | 130 | 131 | 190 | 248 | 306
+            | 321 | 349 | 353 | 407 | 436 | 441 | 467 | 469 | 470 | 471 | 632 | 636 | 661 | 691 => {
                 Retry::Content
             }
             _ => Retry::Fatal,
@@ -234,9 +234,9 @@ impl Error {
             }
             Self::MigrationFile { .. } => Some("correct the file; its name is NNNN_name.sql"),
             Self::MigrationFailed { source, .. } | Self::ViewFailed { source, .. } => source.hint(),
-            Self::MigrationLocked { .. } => Some(
-                "wait for it; if it died, `DROP TABLE chalkstream.schema_migrations_lock_raw`",
-            ),
+            Self::MigrationLocked { .. } => {
+                Some("wait for it; if it died, `DROP TABLE chalkstream.schema_migrations_lock_raw`")
+            }
         }
     }
 }

@@ -47,9 +47,7 @@ impl Token {
     pub(crate) fn name<'a>(&self, sql: &'a [u8]) -> &'a [u8] {
         let bytes = self.bytes(sql);
         match self.kind {
-            Kind::QuotedName => {
-                bytes.get(1..bytes.len().saturating_sub(1)).unwrap_or_default()
-            }
+            Kind::QuotedName => bytes.get(1..bytes.len().saturating_sub(1)).unwrap_or_default(),
             Kind::Word | Kind::Text | Kind::Number | Kind::Sign(_) => bytes,
         }
     }

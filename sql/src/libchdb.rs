@@ -85,7 +85,8 @@ mod tests {
         let cache = format!("/home/a/.cache/chalkstream/libchdb/{VERSION}/libchdb.so");
         check(&[("HOME", "/home/a")], &["/opt/bin/libchdb.so", &cache]);
         let cache = format!("/c/chalkstream/libchdb/{VERSION}/libchdb.so");
-        let variables = [("HOME", "/home/a"), ("XDG_CACHE_HOME", "/c"), ("CHALKSTREAM_LIBCHDB", "")];
+        let variables =
+            [("HOME", "/home/a"), ("XDG_CACHE_HOME", "/c"), ("CHALKSTREAM_LIBCHDB", "")];
         check(&variables, &["/opt/bin/libchdb.so", &cache]);
         check(&[("HOME", "/home/a"), ("CHALKSTREAM_LIBCHDB", "/x/y.so")], &["/x/y.so"]);
     }

@@ -191,7 +191,11 @@ mod tests {
             "INSERT INTO t FROM INFILE '/f' COMPRESSION 'none' FORMAT Values",
             b" (1),\n\n(2)",
         );
-        check_insert(b"INSERT INTO t", "INSERT INTO t FROM INFILE '/f' COMPRESSION 'none' FORMAT Values", b"");
+        check_insert(
+            b"INSERT INTO t",
+            "INSERT INTO t FROM INFILE '/f' COMPRESSION 'none' FORMAT Values",
+            b"",
+        );
         check_insert(
             b"INSERT INTO `FORMAT` (* EXCEPT (a)) FORMAT TSV\r\nx",
             "INSERT INTO `FORMAT` (* EXCEPT (a)) FROM INFILE '/f' COMPRESSION 'none' FORMAT TSV",

@@ -113,9 +113,12 @@ mod tests {
 
     #[test]
     fn pieces_make_one_answer_in_every_encoding() {
-        for (accept, name) in
-            [("gzip, deflate", "gzip"), ("deflate", "deflate"), ("zstd", "zstd"), ("gzip, lz4", "lz4")]
-        {
+        for (accept, name) in [
+            ("gzip, deflate", "gzip"),
+            ("deflate", "deflate"),
+            ("zstd", "zstd"),
+            ("gzip, lz4", "lz4"),
+        ] {
             let mut encoder = Encoder::choose(false, Some(accept)).unwrap();
             assert_eq!(encoder.content_encoding(), Some(name));
             let mut sent = encoder.push(b"one ".repeat(1000)).unwrap();

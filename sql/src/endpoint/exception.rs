@@ -15,8 +15,8 @@ pub(super) fn status_of(code: u32) -> StatusCode {
         192 | 193 | 516 | 497 => StatusCode::FORBIDDEN,
         // Text, dates and numbers that do not parse; bad syntax, types and arguments.
         6 | 25 | 26 | 27 | 36 | 38 | 41 | 43 | 53 | 62 | 72 | 117 | 139 | 164 | 167 | 168 | 169
-        | 170 | 171 | 180 | 182 | 184 | 215 | 221 | 319 | 344 | 372 | 373 | 407 | 436 | 456 | 457
-        | 467 | 469 | 472 => StatusCode::BAD_REQUEST,
+        | 170 | 171 | 180 | 182 | 184 | 215 | 221 | 319 | 344 | 372 | 373 | 407 | 436 | 456
+        | 457 | 467 | 469 | 472 => StatusCode::BAD_REQUEST,
         // UNKNOWN_ TABLE, FUNCTION, IDENTIFIER, TYPE, STORAGE, DATABASE, SETTING, FORMAT …
         46 | 47 | 50 | 56 | 60 | 63 | 73 | 81 | 87 | 115 | 213 | 511 => StatusCode::NOT_FOUND,
         // TOO_LARGE … QUERY_IS_TOO_LARGE

@@ -1,6 +1,7 @@
 //! Answers with a result: headers, and the body piece by piece.
 
 use std::io;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
@@ -10,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::encode::Encoder;
 use super::exception;
+use super::shape::Shape;
 use crate::Exception;
 use crate::libchdb::Output;
 
@@ -19,12 +21,17 @@ const BUFFER: usize = 1 << 20;
 /// The same where the client asked to wait for the end.
 const BUFFER_WAIT: usize = 64 << 20;
 
+/// Time for the end of a broken answer to leave.
+const FLUSH: Duration = Duration::from_millis(200);
+
 /// What an answer needs besides the result.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) encoder: Encoder,
     /// The format of the result, if there is one.
     pub(super) format: Option<String>,
+    /// How the pieces of a stream are joined.
+    pub(super) shape: Shape,
     pub(super) version: String,
     pub(super) time_zone: String,
     pub(super) wait_end_of_query: bool,
@@ -52,7 +59,7 @@ impl Reply {
         while begun.bytes.len() < limit {
             match pieces.recv().await {
                 None => return self.whole(begun),
-                Some(piece) => add(&mut begun, piece?),
+                Some(piece) => join(self.shape, &mut begun, piece?),
             }
         }
         let tag = exception_tag();
@@ -61,13 +68,16 @@ impl Reply {
         if let Ok(tag) = HeaderValue::from_str(&tag) {
             response.headers_mut().insert("x-clickhouse-exception-tag", tag);
         }
-        let rest = Rest { encoder: Some(self.encoder), version: self.version, tag, pieces, broken: false };
-        let body = stream::unfold((rest, Some(begun)), |(mut rest, begun)| async move {
-            let piece = match begun {
-                Some(begun) => Some(Ok(begun)),
-                None => rest.pieces.recv().await,
-            };
-            let sent = rest.encode(piece)?;
+        let rest = Rest {
+            encoder: Some(self.encoder),
+            shape: self.shape,
+            version: self.version,
+            tag,
+            pieces,
+            broken: false,
+        };
+        let body = stream::unfold((rest, Some(begun.bytes)), |(mut rest, begun)| async move {
+            let sent = rest.next(begun).await?;
             Some((sent, (rest, None)))
         });
         *response.body_mut() = Body::from_stream(body);
@@ -99,16 +109,32 @@ fn not_encoded(error: io::Error) -> Exception {
     Exception::new(1002, "UNKNOWN_EXCEPTION", format_args!("the answer did not compress: {error}"))
 }
 
-fn add(sum: &mut Output, piece: Output) {
-    sum.bytes.extend(piece.bytes);
+/// Adds a piece; the first one's header is the result's.
+fn join(shape: Shape, sum: &mut Output, piece: Output) {
+    if sum.bytes.is_empty() {
+        sum.bytes = piece.bytes;
+    } else {
+        sum.bytes.extend_from_slice(rows_of(shape, &piece.bytes));
+    }
     sum.result_rows += piece.result_rows;
     sum.read_rows += piece.read_rows;
     sum.read_bytes += piece.read_bytes;
 }
 
+/// A later piece without its header.
+fn rows_of(shape: Shape, piece: &[u8]) -> &[u8] {
+    match shape {
+        Shape::Rows | Shape::Document => piece,
+        Shape::Headed(header) => {
+            header.length(piece).and_then(|length| piece.get(length..)).unwrap_or_default()
+        }
+    }
+}
+
 /// What is left to send of a streamed answer.
 struct Rest {
     encoder: Option<Encoder>,
+    shape: Shape,
     version: String,
     tag: String,
     pieces: mpsc::Receiver<Result<Output, Exception>>,
@@ -116,16 +142,25 @@ struct Rest {
 }
 
 impl Rest {
-    /// The bytes for a piece; `None` when all is said. An error in the middle is written where the
+    /// The next bytes to send; `None` when all is said. An error in the middle is written where the
     /// client looks for it, and then the connection breaks: the answer must not look whole.
-    fn encode(&mut self, piece: Option<Result<Output, Exception>>) -> Option<io::Result<Bytes>> {
+    async fn next(&mut self, begun: Option<Vec<u8>>) -> Option<io::Result<Bytes>> {
         if self.broken {
             self.encoder = None;
+            // A body that breaks takes with it what waits to be sent: let the exception's text go.
+            tokio::time::sleep(FLUSH).await;
             return Some(Err(io::Error::other("the query failed in the middle of its result")));
         }
+        let piece = match begun {
+            Some(begun) => Some(Ok(begun)),
+            None => {
+                let piece = self.pieces.recv().await;
+                piece.map(|piece| piece.map(|piece| rows_of(self.shape, &piece.bytes).to_vec()))
+            }
+        };
         let encoder = self.encoder.as_mut()?;
         let bytes = match piece {
-            Some(Ok(output)) => encoder.push(output.bytes),
+            Some(Ok(bytes)) => encoder.push(bytes),
             Some(Err(exception)) => {
                 self.broken = true;
                 encoder.push(exception::trailer(&exception, &self.version, &self.tag))

@@ -159,8 +159,7 @@ fn is_on(value: &str) -> bool {
 }
 
 fn decode(text: &str) -> Vec<u8> {
-    let spaced: Vec<u8> =
-        text.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
+    let spaced: Vec<u8> = text.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
     percent_decode(&spaced).collect()
 }
 
@@ -227,7 +226,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", http::HeaderValue::from_static("Basic YTpiOmM="));
         let ask = Ask::read("user=x&password=y", &headers).unwrap();
-        assert_eq!((ask.claim.user.as_deref(), ask.claim.password.as_deref()), (Some("a"), Some("b:c")));
+        assert_eq!(
+            (ask.claim.user.as_deref(), ask.claim.password.as_deref()),
+            (Some("a"), Some("b:c"))
+        );
         assert!(Ask::read("session_timeout=99999", &HeaderMap::new()).is_err());
         assert!(Ask::read("role=admin", &HeaderMap::new()).is_err());
     }
@@ -241,7 +243,8 @@ mod tests {
         for end in 0..body.len() - 4 {
             assert!(read_form(&body[..end], "b").is_err(), "cut at {end}");
         }
-        let file = b"--b\r\nContent-Disposition: form-data; name=\"t\"; filename=\"t\"\r\n\r\n1\r\n--b--";
+        let file =
+            b"--b\r\nContent-Disposition: form-data; name=\"t\"; filename=\"t\"\r\n\r\n1\r\n--b--";
         assert_eq!(read_form(file, "b").unwrap_err().code, 48);
     }
 }

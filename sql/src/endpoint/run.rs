@@ -9,12 +9,13 @@ use super::Shared;
 use super::reply::Reply;
 use super::request::Ask;
 use super::session::{Session, SessionLease};
+use super::shape::Shape;
 use super::upload::Upload;
+use crate::Exception;
 use crate::engine::{Engine, Profile, Reuse, Role};
 use crate::guard::{self, Admitted};
 use crate::libchdb::{Connection, Parameters};
 use crate::statement::{self, Insert, Statement};
-use crate::Exception;
 
 /// The database of names without one.
 pub(super) const DATABASE: &str = "chalkstream";
@@ -114,7 +115,8 @@ async fn as_reader(
     let format = job.format(&sql);
     job.reply.format = Some(format.clone());
     let lease = acquire(engine, profile.clone(), Reuse::Yes);
-    if admitted == Admitted::Select && !needs_whole(&sql, &profile.settings) {
+    if admitted == Admitted::Select && !needs_whole(&sql, &format, &profile.settings) {
+        job.reply.shape = Shape::of(&format);
         let pieces = engine.stream_on(Role::Reader, lease, sql, format, parameters);
         return job.reply.stream(pieces).await;
     }
@@ -123,9 +125,7 @@ async fn as_reader(
 }
 
 /// Settings outside of the closed list are refused; read-only mode and the time limit stay.
-fn reader_settings(
-    settings: Vec<(String, String)>,
-) -> Result<Vec<(String, String)>, Exception> {
+fn reader_settings(settings: Vec<(String, String)>) -> Result<Vec<(String, String)>, Exception> {
     let listed = |name: &str| {
         READER_SETTINGS.iter().any(|of| match of.strip_suffix('*') {
             Some(prefix) => name.starts_with(prefix),
@@ -193,11 +193,15 @@ fn escape_parameter(value: &[u8]) -> Vec<u8> {
     escaped
 }
 
-/// libchdb's streams write totals and extremes wrongly: such results are made as a whole.
-fn needs_whole(sql: &[u8], settings: &[(String, String)]) -> bool {
-    statement::mentions(sql, "TOTALS")
+/// libchdb's streams write totals, extremes and whole documents wrongly: such results are made as
+/// a whole.
+fn needs_whole(sql: &[u8], format: &str, settings: &[(String, String)]) -> bool {
+    let special = |name: &str| ["extremes", "output_format_json_array_of_rows"].contains(&name);
+    Shape::of(format) == Shape::Document
+        || statement::mentions(sql, "TOTALS")
         || statement::mentions(sql, "extremes")
-        || settings.iter().any(|(name, value)| name == "extremes" && value != "0")
+        || statement::mentions(sql, "output_format_json_array_of_rows")
+        || settings.iter().any(|(name, value)| special(name) && value != "0")
 }
 
 /// How a pooled connection is had.
@@ -245,10 +249,11 @@ async fn as_admin(
         return run_insert(shared, job, insert, data, source).await;
     }
     let statement = kind_of(&text);
-    let changes_session = statement == Statement::Session || statement::mentions(&text, "TEMPORARY");
+    let changes_session =
+        statement == Statement::Session || statement::mentions(&text, "TEMPORARY");
     let reuse = if changes_session { Reuse::No } else { Reuse::Yes };
     let format = job.format(&text);
-    let streamed = statement == Statement::Select && !needs_whole(&text, &settings);
+    let streamed = statement == Statement::Select && !needs_whole(&text, &format, &settings);
     // A SET must act on the session's own settings, not on what a URL lays over them.
     let settings = if statement == Statement::Session { Vec::new() } else { settings };
     let source = Source::new(shared, &job.ask, session, settings, reuse);
@@ -256,6 +261,7 @@ async fn as_admin(
         job.reply.format = Some(format.clone());
     }
     if streamed {
+        job.reply.shape = Shape::of(&format);
         let lease = move || source.open();
         let pieces = shared.engine.stream_on(Role::Admin, lease, text, format, parameters);
         return job.reply.stream(pieces).await;

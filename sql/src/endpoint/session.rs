@@ -43,7 +43,10 @@ pub(super) struct Session {
 
 impl Sessions {
     /// The session, new or known, if no other request uses it.
-    pub(super) fn take(&self, asked: &request::Session) -> Result<OwnedMutexGuard<Session>, Exception> {
+    pub(super) fn take(
+        &self,
+        asked: &request::Session,
+    ) -> Result<OwnedMutexGuard<Session>, Exception> {
         let now = Instant::now();
         let mut open = self.open.lock();
         // A session in use is locked: it expires after its request.
@@ -117,8 +120,13 @@ impl SessionLease {
         let asked: BTreeMap<&str, &str> =
             settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let mut change = Vec::new();
-        let gone: Vec<String> =
-            self.0.overlay.keys().filter(|name| !asked.contains_key(name.as_str())).cloned().collect();
+        let gone: Vec<String> = self
+            .0
+            .overlay
+            .keys()
+            .filter(|name| !asked.contains_key(name.as_str()))
+            .cloned()
+            .collect();
         for name in gone {
             if let Some((_, own)) = self.0.overlay.remove(&name) {
                 change.push((name, own));

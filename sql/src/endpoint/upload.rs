@@ -118,7 +118,9 @@ fn sweep(root: &Path) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
-        let Some(id) = rest.split('-').next().and_then(|id| id.parse::<u32>().ok()) else { continue };
+        let Some(id) = rest.split('-').next().and_then(|id| id.parse::<u32>().ok()) else {
+            continue;
+        };
         let alive = PathBuf::from(format!("/proc/{id}")).try_exists().unwrap_or(true);
         if !alive && let Err(error) = fs::remove_dir_all(entry.path()) {
             tracing::warn!(path = %entry.path().display(), %error, "could not remove a dead process's spool");
@@ -179,7 +181,10 @@ impl Upload {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
         }
         if total > TOTAL_MAX {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "too many large bodies at a time"));
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "too many large bodies at a time",
+            ));
         }
         self.file.write_all(data)
     }

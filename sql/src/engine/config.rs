@@ -37,7 +37,9 @@ pub(crate) const SYSTEM_TABLES: &[&str] = &[
 pub(crate) fn is_view_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 128
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// Writes the two files into the engine's folder and returns the path of the first.

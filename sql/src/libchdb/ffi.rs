@@ -5,7 +5,10 @@
 //! connection, so that a connection runs one statement at a time; a connection is used by one
 //! thread at a time (it is `Send`, not `Sync`); the library is never unloaded.
 //! Not here: which connection serves whom (the engine), async (all calls block).
-#![expect(unsafe_code, reason = "the binding to a C library; nothing else in the project is unsafe")]
+#![expect(
+    unsafe_code,
+    reason = "the binding to a C library; nothing else in the project is unsafe"
+)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::{ManuallyDrop, MaybeUninit};
@@ -290,9 +293,7 @@ impl Stream<'_> {
             return Ok(None);
         }
         // SAFETY: connection and stream are live, and `&mut` keeps calls apart.
-        let piece = unsafe {
-            (self.connection.api.fetch)(*self.connection.handle, self.result)
-        };
+        let piece = unsafe { (self.connection.api.fetch)(*self.connection.handle, self.result) };
         match self.connection.take(piece) {
             Ok(output) => {
                 // The engine ends a stream with a piece of no rows, which may carry a format's
