@@ -73,9 +73,11 @@ pub(crate) fn load(
         None => Table::new(),
     };
     overlay_environment(&mut table, environment)?;
-    let mut config: Config = table
-        .try_into()
-        .map_err(|error| ConfigError::Invalid { message: error.message().to_owned() })?;
+    let mut config: Config = table.try_into().map_err(|error: toml::de::Error| {
+        // The message, and the key on a line of its own.
+        let message = error.to_string().trim_end().replace('\n', ", ");
+        ConfigError::Invalid { message }
+    })?;
     let Overrides { data_dir, listen, clickhouse_listen } = flags;
     config.data_dir = data_dir.unwrap_or(config.data_dir);
     config.ingest.listen = listen.unwrap_or(config.ingest.listen);

@@ -77,7 +77,10 @@ fn an_unknown_key_names_the_nearest_one() {
 
 #[test]
 fn values_of_the_wrong_kind_say_what_they_must_be() {
-    check_refused(load_text("[archive]\ninterval = \"soon\"\n"), &["`soon`", "10s"]);
+    check_refused(
+        load_text("[archive]\ninterval = \"soon\"\n"),
+        &["`soon`", "30s", "archive.interval"],
+    );
     check_refused(load_text("[clickhouse]\nlisten = \"nowhere\"\n"), &["socket address"]);
     check_refused(load_text("[log]\npartitions = 0\n"), &["`log.partitions`"]);
     check_refused(load_text("[log]\nkind = \"pulsar\"\n"), &["pulsar", "kafka"]);

@@ -25,7 +25,8 @@ fn it_starts_greets_stops_and_starts_again() {
         assert_eq!(found & 0o777, mode, "{file}");
     }
     let key = (*key).to_owned();
-    assert_eq!(send_one(&first, &key, "first")["accepted"], 1);
+    let now = chrono::Utc::now().to_rfc3339();
+    assert_eq!(send_one(&first, &key, "first", &now)["accepted"], 1);
 
     // The folder is taken, and the holder's number is named.
     let pid = first.runtime["pid"].to_string();
@@ -38,8 +39,8 @@ fn it_starts_greets_stops_and_starts_again() {
 
     let second = Running::start(&data);
     assert!(!second.said("out").contains("key: "), "{}", second.said("out"));
-    assert_eq!(send_one(&second, &key, "first")["duplicate"], 1);
-    assert_eq!(send_one(&second, &key, "second")["accepted"], 1);
+    assert_eq!(send_one(&second, &key, "first", &now)["duplicate"], 1);
+    assert_eq!(send_one(&second, &key, "second", &now)["accepted"], 1);
     second.wait_until_visible();
     assert_eq!(second.sql("SELECT count() AS events FROM events")[0]["events"], 2);
     assert_eq!(second.stop(Signal::TERM).code(), Some(0));
@@ -59,11 +60,9 @@ fn a_taken_port_is_said_in_a_sentence() {
     assert!(!data.join("runtime.json").try_exists().unwrap());
 }
 
-fn send_one(running: &Running, key: &str, id: &str) -> serde_json::Value {
-    let event = serde_json::json!({
-        "id": id, "type": "login", "user_id": "amina",
-        "occurred_at": chrono::Utc::now().to_rfc3339(),
-    });
+fn send_one(running: &Running, key: &str, id: &str, at: &str) -> serde_json::Value {
+    let event =
+        serde_json::json!({"id": id, "type": "login", "user_id": "amina", "occurred_at": at});
     let file = running.data_dir.with_extension("ndjson");
     std::fs::write(&file, format!("{event}\n")).unwrap();
     running.json(&["send", file.to_str().unwrap(), "--key", key])

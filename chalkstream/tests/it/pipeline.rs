@@ -106,7 +106,7 @@ fn ask(running: &Running) {
     // A learner's answers keep the file's order on every connection.
     let order = running.sql(
         "SELECT user_id, groupArray(item_id) AS items FROM \
-         (SELECT user_id, item_id FROM attempts ORDER BY log_partition, log_offset) GROUP BY user_id",
+         (SELECT user_id, item_id FROM events ORDER BY log_partition, log_offset) GROUP BY user_id",
     );
     let items: Vec<String> = (1..=10).map(|number| format!("item-{number}")).collect();
     for row in order {

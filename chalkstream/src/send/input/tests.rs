@@ -57,7 +57,7 @@ fn an_array_that_is_cut_off_says_after_which_event() {
 
 #[test]
 fn one_object_is_one_event_or_a_batch() {
-    check("{\n \"a\": 1\n}\n", &[(1, "{   \"a\": 1 }")]);
+    check("{\n \"a\": 1\n}\n", &[(1, "{  \"a\": 1 }")]);
     check(
         "{\"sent_at\":\"x\",\"events\":[{\"a\":1},\n{\"a\":2}]}",
         &[(1, "{\"a\":1}"), (2, "{\"a\":2}")],
