@@ -102,7 +102,7 @@ impl Encoder {
     }
 
     /// A length.
-    pub fn len(&mut self, value: usize) {
+    pub fn count(&mut self, value: usize) {
         self.u64(value as u64);
     }
 
@@ -123,7 +123,7 @@ impl Encoder {
 
     /// Bytes after their length.
     pub fn slice(&mut self, value: &[u8]) {
-        self.len(value.len());
+        self.count(value.len());
         self.bytes.extend_from_slice(value);
     }
 
@@ -212,7 +212,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// A length of things that have at least one byte each.
-    pub fn len(&mut self) -> Result<usize, DecodeError> {
+    pub fn count(&mut self) -> Result<usize, DecodeError> {
         let length = usize::try_from(self.u64()?).map_err(|_range| DecodeError::Truncated)?;
         if length > self.rest.len() { Err(DecodeError::Truncated) } else { Ok(length) }
     }
@@ -235,7 +235,7 @@ impl<'a> Decoder<'a> {
 
     /// Bytes after their length.
     pub fn slice(&mut self) -> Result<&'a [u8], DecodeError> {
-        let length = self.len()?;
+        let length = self.count()?;
         self.take(length)
     }
 

@@ -232,7 +232,7 @@ impl ControlState {
     pub(crate) fn drain_states(&mut self, texts: &Texts, states: &mut Vec<StateRow>) {
         if std::mem::take(&mut self.applied_touched) {
             let mut out = Encoder::new(FORMAT);
-            out.len(self.applied.len());
+            out.count(self.applied.len());
             self.applied.iter().for_each(|id| id.iter().for_each(|byte| out.byte(*byte)));
             states.push(StateRow::new(KIND_APPLIED, [], self.applied_changed_by, out.finish()));
         }
@@ -261,7 +261,7 @@ impl ControlState {
         match &*row.kind {
             KIND_APPLIED => {
                 let mut input = Decoder::new(&row.state, what, FORMAT)?;
-                let count = input.len()?;
+                let count = input.count()?;
                 self.applied = (0..count).map(|_| input.array()).collect::<Result<_, _>>()?;
                 self.applied_changed_by = row.last_offset();
                 input.finish()?;
@@ -306,7 +306,7 @@ impl Table {
         named.sort_by_key(|(skill, _)| *skill);
         let mut out = Encoder::new(FORMAT);
         out.str(model_text(texts, self.model));
-        out.len(named.len());
+        out.count(named.len());
         for (skill, it) in named {
             out.str(skill);
             for number in [it.init, it.learn, it.guess, it.slip, it.forget] {
@@ -321,7 +321,7 @@ impl Table {
         let model = intern_model(texts, input.str()?)
             .map_err(|_too_many| DecodeError::Invalid { what: "model version" })?;
         let mut skills = BTreeMap::new();
-        for _ in 0..input.len()? {
+        for _ in 0..input.count()? {
             let skill = texts.symbols.intern(input.str()?);
             let parameters = Parameters {
                 init: input.f64()?,

@@ -228,14 +228,14 @@ impl<K: Cell, V: Cell> Cell for Pairs<'_, K, V> {
 macro_rules! table_row {
     (
         $(#[$meta:meta])*
-        pub struct $name:ident$(<$life:lifetime>)? in $table:literal {
+        $vis:vis struct $name:ident$(<$life:lifetime>)? in $table:literal {
             $($(#[doc = $doc:literal])* $field:ident: $ty:ty,)*
         }
     ) => {
         $(#[$meta])*
         #[derive(Clone, Debug)]
-        pub struct $name$(<$life>)? {
-            $($(#[doc = $doc])* pub $field: $ty,)*
+        $vis struct $name$(<$life>)? {
+            $($(#[doc = $doc])* $vis $field: $ty,)*
         }
 
         impl$(<$life>)? $crate::row::TableRow for $name$(<$life>)? {

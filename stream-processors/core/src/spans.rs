@@ -77,7 +77,7 @@ impl Spans {
     }
 
     pub(crate) fn encode(&self, out: &mut Encoder) {
-        out.len(self.runs.len());
+        out.count(self.runs.len());
         let mut before = Timestamp::MIN;
         for (start, end) in &self.runs {
             out.u64(start.ms_since(before).unsigned_abs());
@@ -87,7 +87,7 @@ impl Spans {
     }
 
     pub(crate) fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let count = input.len()?;
+        let count = input.count()?;
         let mut runs = Vec::with_capacity(count);
         let mut before = 0_u64;
         for _ in 0..count {

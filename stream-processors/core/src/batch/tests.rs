@@ -6,7 +6,7 @@ use crate::testing::at;
 
 table_row! {
     /// A row with a cell of every kind that matters.
-    pub struct Sample<'a> in "sample_raw" {
+    pub(super) struct Sample<'a> in "sample_raw" {
         /// Text.
         text: &'a str,
         /// Optional.

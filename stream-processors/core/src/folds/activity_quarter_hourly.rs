@@ -121,7 +121,7 @@ impl LearnerFold for Activity {
     }
 
     fn encode(&self, _texts: &Texts, out: &mut Encoder) {
-        out.len(self.recent.by_touch.len());
+        out.count(self.recent.by_touch.len());
         for quarter in &self.recent.by_touch {
             out.offset(quarter.part);
             out.u32(quarter.number & !1);
@@ -131,7 +131,7 @@ impl LearnerFold for Activity {
 
     fn decode(input: &mut Decoder<'_>, _texts: &mut Texts) -> Result<Self, DecodeError> {
         let mut by_touch = Vec::new();
-        for _ in 0..input.len()? {
+        for _ in 0..input.count()? {
             by_touch.push(Quarter {
                 part: input.offset()?,
                 number: input.u32()?,

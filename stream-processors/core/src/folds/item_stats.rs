@@ -213,12 +213,12 @@ impl SharedFold for ItemStats {
         {
             out.u64(number);
         }
-        out.len(self.times.len());
+        out.count(self.times.len());
         for (bucket, count) in &self.times {
             out.u32(u32::from(*bucket));
             out.u32(*count);
         }
-        out.len(self.answers.len());
+        out.count(self.answers.len());
         for (text, count) in &self.answers {
             out.str(text);
             out.u32(*count);
@@ -235,14 +235,14 @@ impl SharedFold for ItemStats {
             ..Self::default()
         };
         let mut times = BTreeMap::new();
-        for _ in 0..input.len()? {
+        for _ in 0..input.count()? {
             let bucket = u16::try_from(input.u32()?)
                 .map_err(|_range| DecodeError::Invalid { what: "bucket" })?;
             times.insert(bucket, input.u32()?);
         }
         stats.times = times.into_iter().collect();
         let mut answers = BTreeMap::new();
-        for _ in 0..input.len()? {
+        for _ in 0..input.count()? {
             answers.insert(Box::from(input.str()?), input.u32()?);
         }
         stats.answers = answers.into_iter().collect();

@@ -399,19 +399,19 @@ impl LearnerFold for EngagementDaily {
     }
 
     fn encode(&self, texts: &Texts, out: &mut Encoder) {
-        out.len(self.days.by_touch.len());
+        out.count(self.days.by_touch.len());
         for entry in &self.days.by_touch {
             out.str(texts.symbols.text(entry.course));
             out.u32(u32::from(entry.day.0));
             out.offset(entry.part);
             entry.spans.encode(out);
-            out.len(entry.sums.0.len());
+            out.count(entry.sums.0.len());
             entry.sums.0.iter().for_each(|packed| {
                 out.u64(packed >> SUM_BITS);
                 out.u64(packed & SUM_MAX);
             });
         }
-        out.len(self.quizzes.len());
+        out.count(self.quizzes.len());
         for quiz in &self.quizzes {
             out.u64(quiz.key);
             out.time(quiz.at);
@@ -423,12 +423,12 @@ impl LearnerFold for EngagementDaily {
     fn decode(input: &mut Decoder<'_>, texts: &mut Texts) -> Result<Self, DecodeError> {
         let invalid = |what| DecodeError::Invalid { what };
         let mut by_touch = Vec::new();
-        for _ in 0..input.len()? {
+        for _ in 0..input.count()? {
             let course = texts.symbols.intern(input.str()?);
             let day = u16::try_from(input.u32()?).map_err(|_range| invalid("day"))?;
             let (part, spans) = (input.offset()?, Spans::decode(input)?);
             let mut sums = Vec::new();
-            for _ in 0..input.len()? {
+            for _ in 0..input.count()? {
                 let (tag, sum) = (input.u64()?, input.u64()?);
                 let known = usize::try_from(tag).is_ok_and(|tag| tag < METRICS);
                 let in_order = sums.last().is_none_or(|last| last >> SUM_BITS < tag);
@@ -443,7 +443,7 @@ impl LearnerFold for EngagementDaily {
         }
         by_touch.shrink_to_fit();
         let mut quizzes = Vec::new();
-        for _ in 0..input.len()? {
+        for _ in 0..input.count()? {
             quizzes.push(OpenQuiz {
                 key: input.u64()?,
                 at: input.time()?,

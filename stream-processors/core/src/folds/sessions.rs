@@ -192,7 +192,7 @@ impl LearnerFold for Sessions {
     }
 
     fn encode(&self, _texts: &Texts, out: &mut Encoder) {
-        out.len(self.recent.by_touch.len());
+        out.count(self.recent.by_touch.len());
         for session in &self.recent.by_touch {
             // No client's session id is empty.
             out.str(session.client.as_deref().unwrap_or_default());
@@ -206,7 +206,7 @@ impl LearnerFold for Sessions {
 
     fn decode(input: &mut Decoder<'_>, _texts: &mut Texts) -> Result<Self, DecodeError> {
         let mut by_touch = Vec::new();
-        for _ in 0..input.len()? {
+        for _ in 0..input.count()? {
             let client = input.str()?;
             by_touch.push(Session {
                 client: (!client.is_empty()).then(|| client.into()),

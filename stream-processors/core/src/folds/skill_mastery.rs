@@ -234,16 +234,16 @@ impl LearnerFold for SkillMastery {
                 models.push(model);
             }
         }
-        out.len(models.len());
+        out.count(models.len());
         models.iter().for_each(|model| out.str(model));
-        out.len(skills.len());
+        out.count(skills.len());
         for (name, packed) in skills {
             let skill = Skill::unpack(packed);
             let model = model_text(texts, skill.model);
             out.str(name);
             out.bits(skill.known.to_bits());
             out.time(skill.last_practised_at);
-            out.len(models.iter().position(|it| *it == model).unwrap_or(0));
+            out.count(models.iter().position(|it| *it == model).unwrap_or(0));
             out.u32(skill.attempts);
             out.u32(skill.correct_count);
             out.u32(skill.current_streak);
@@ -254,11 +254,11 @@ impl LearnerFold for SkillMastery {
     fn decode(input: &mut Decoder<'_>, texts: &mut Texts) -> Result<Self, DecodeError> {
         let invalid_model = DecodeError::Invalid { what: "model version" };
         let mut models = Vec::new();
-        for _ in 0..input.len()? {
+        for _ in 0..input.count()? {
             let model = intern_model(texts, input.str()?);
             models.push(model.map_err(|_too_many| invalid_model.clone())?);
         }
-        let count = input.len()?;
+        let count = input.count()?;
         let mut skills = Vec::with_capacity(count);
         for _ in 0..count {
             let symbol = texts.symbols.intern(input.str()?);

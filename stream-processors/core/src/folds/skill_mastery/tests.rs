@@ -10,7 +10,10 @@ const A_WRONG: &str = r#""data":{"item_id":"i","skill_ids":["a"],"correct":false
 fn counts_and_streaks_follow_the_answers() {
     let answers = [A, A, A_WRONG, A];
     let events: Vec<_> =
-        (0..).zip(answers).map(|(at, rest)| answer(at, "kim", 60_000 * at as i64, rest)).collect();
+        (0_u32..)
+            .zip(answers)
+            .map(|(at, rest)| answer(at.into(), "kim", 60_000 * i64::from(at), rest))
+            .collect();
     let rows = fold(&events).of("skill_mastery_state");
     assert_eq!(rows.len(), 1);
     let columns = "skill_id attempts correct_count current_streak longest_streak mastered \
