@@ -160,9 +160,7 @@ pub fn decide(checkpoint: Option<&Checkpoint>, found: &Found) -> Restore {
     let Some(checkpoint) = checkpoint else {
         return match found.bounds.first {
             LogOffset::ZERO => Restore::StartFresh,
-            log_first => {
-                Restore::Stop(StopReason::LogTrimmed { next: LogOffset::ZERO, log_first })
-            }
+            log_first => Restore::Stop(StopReason::LogTrimmed { next: LogOffset::ZERO, log_first }),
         };
     };
     if checkpoint.log != found.log {

@@ -52,7 +52,9 @@ pub const DEFAULT_HORIZON: Duration = Duration::from_secs(31 * 24 * 3600);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The index was asked about records beyond what it has seen without a gap.
-    #[error("the first-seen index of {partition} is contiguous up to {contiguous:?}, but was asked about {from}")]
+    #[error(
+        "the first-seen index of {partition} is contiguous up to {contiguous:?}, but was asked about {from}"
+    )]
     Gap {
         /// Of this partition.
         partition: PartitionId,
@@ -78,7 +80,9 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The horizon would forget ids that the log still delivers.
-    #[error("the dedup horizon of {horizon_seconds} s is shorter than the log's retention of {retention_seconds} s")]
+    #[error(
+        "the dedup horizon of {horizon_seconds} s is shorter than the log's retention of {retention_seconds} s"
+    )]
     HorizonTooShort {
         /// As configured.
         horizon_seconds: u64,
@@ -267,16 +271,13 @@ impl FirstSeen {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(store("delete")(error)),
         }
-        Self::open_existing(options, &belongs)?
-            .map(Arc::new)
-            .ok_or_else(|| store("open")(std::io::Error::other("it belongs to another log even when new")))
+        Self::open_existing(options, &belongs)?.map(Arc::new).ok_or_else(|| {
+            store("open")(std::io::Error::other("it belongs to another log even when new"))
+        })
     }
 
     /// `None` where the folder belongs to another log, epoch or format.
-    fn open_existing(
-        options: &FirstSeenOptions,
-        belongs: &Belongs,
-    ) -> Result<Option<Self>, Error> {
+    fn open_existing(options: &FirstSeenOptions, belongs: &Belongs) -> Result<Option<Self>, Error> {
         let path = &options.path;
         let failed = |source: fjall::Error| store_error(path, "open", source);
         let forget_before = Arc::new(AtomicI64::new(i64::MIN));
@@ -421,7 +422,8 @@ impl CompactionFilter for Forget {
         item: ItemAccessor<'_>,
         _context: &Context,
     ) -> fjall::compaction::filter::CompactionFilterResult {
-        let old = partition::newest_ms(&item.value()?).is_some_and(|newest| newest < self.before_ms);
+        let old =
+            partition::newest_ms(&item.value()?).is_some_and(|newest| newest < self.before_ms);
         Ok(if old { Keep::Remove } else { Keep::Keep })
     }
 }

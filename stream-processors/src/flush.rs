@@ -28,8 +28,7 @@ use crate::tables::{Insert, TableError, Tables};
 
 /// The table of states and checkpoints.
 pub(crate) const FOLD_STATE: &str = "fold_state";
-const FOLD_STATE_COLUMNS: [&str; 6] =
-    ["epoch", "log_partition", "kind", "key", "version", "state"];
+const FOLD_STATE_COLUMNS: [&str; 6] = ["epoch", "log_partition", "kind", "key", "version", "state"];
 
 /// What a flush needs around it.
 #[derive(Clone, Debug)]
@@ -168,9 +167,9 @@ async fn write_table(cx: &Context, rows: TableBatch) -> Written {
                     todo.extend([part.slice(rows / 2..rows), part.slice(0..rows / 2)]);
                 } else {
                     cx.metrics.rows_refused.get_or_create(&label).inc();
-                    written.refused.extend(part.positions().map(|at| {
-                        refused_row(table, at, part.bytes(), &error)
-                    }));
+                    written.refused.extend(
+                        part.positions().map(|at| refused_row(table, at, part.bytes(), &error)),
+                    );
                 }
             }
             Err(error @ TableError::Unavailable { .. }) => {
@@ -281,11 +280,8 @@ async fn write_checkpoint(
     crash::point("before_checkpoint");
     let mut backoff = Backoff::default();
     loop {
-        let insert = Insert {
-            table: FOLD_STATE,
-            columns: FOLD_STATE_COLUMNS.to_vec(),
-            rows: rows.clone(),
-        };
+        let insert =
+            Insert { table: FOLD_STATE, columns: FOLD_STATE_COLUMNS.to_vec(), rows: rows.clone() };
         match cx.tables.insert(insert).await {
             Ok(()) => break,
             Err(error) => {

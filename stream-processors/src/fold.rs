@@ -47,11 +47,7 @@ pub(crate) struct Folded {
 
 impl Folded {
     /// A partition with these states, up to `next`.
-    pub(crate) fn new(
-        state: PartitionState,
-        next: LogOffset,
-        last: Option<LastRecord>,
-    ) -> Self {
+    pub(crate) fn new(state: PartitionState, next: LogOffset, last: Option<LastRecord>) -> Self {
         Self { state, next, last, checkpointed: next }
     }
 
@@ -180,11 +176,8 @@ impl Folder {
         records.retain(|(record, _)| record.offset >= folded.next);
         let Some((last, _)) = records.last() else { return Ok(()) };
         let fingerprint = Fingerprint::of(last);
-        let last = LastRecord {
-            offset: last.offset,
-            timestamp_ms: last.timestamp.as_ms(),
-            fingerprint,
-        };
+        let last =
+            LastRecord { offset: last.offset, timestamp_ms: last.timestamp.as_ms(), fingerprint };
         let range = SeenRange {
             from: folded.next,
             through: last.offset.next(),
@@ -226,8 +219,12 @@ impl Folder {
                         }
                         None => &empty,
                     };
-                    match folded.state.apply_control(record.offset, control, payload, &mut self.rows)
-                    {
+                    match folded.state.apply_control(
+                        record.offset,
+                        control,
+                        payload,
+                        &mut self.rows,
+                    ) {
                         Ok(_) => {
                             self.metrics.control_records.inc();
                         }

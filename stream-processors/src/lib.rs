@@ -25,5 +25,5 @@ pub mod tables;
 
 pub use first_seen::{FirstSeen, FirstSeenOptions, History, Seen, SeenRange, Verdict};
 pub use processor::{Error, Processor, ProcessorHandle, ProcessorOptions, ProcessorTuning};
-pub use rejected::{RejectedHandle, RejectedOptions, RejectedWriter};
 pub use progress::{PartitionProgress, PartitionStatus, Progress};
+pub use rejected::{RejectedHandle, RejectedOptions, RejectedWriter};

@@ -143,10 +143,9 @@ impl Metrics {
         {
             to.register(name, help, histogram.clone());
         }
-        for ((name, help), family) in [
-            (VISIBLE_OFFSET, &self.visible_offset),
-            (CHECKPOINT_OFFSET, &self.checkpoint_offset),
-        ] {
+        for ((name, help), family) in
+            [(VISIBLE_OFFSET, &self.visible_offset), (CHECKPOINT_OFFSET, &self.checkpoint_offset)]
+        {
             to.register(name, help, family.clone());
         }
         let (name, help) = PARTITIONS_STOPPED;

@@ -199,12 +199,8 @@ impl Writer {
     /// Goes on from the group's offset, as far as the log still has it.
     async fn begin(&mut self, partition: PartitionId) -> Result<(), Error> {
         let failed = |doing| move |source| Error::Log { doing, source: Box::new(source) };
-        let bounds = self
-            .options
-            .log
-            .bounds(Topic::Rejected, partition)
-            .await
-            .map_err(failed("ask"))?;
+        let bounds =
+            self.options.log.bounds(Topic::Rejected, partition).await.map_err(failed("ask"))?;
         let committed =
             self.subscription.committed(partition).await.map_err(failed("read the position in"))?;
         // Rows are idempotent, so an offset of another log is answered by reading everything.
@@ -242,7 +238,10 @@ impl Writer {
         }
         let positions: Vec<_> = std::mem::take(&mut self.read).into_iter().collect();
         if let Err(error) = self.subscription.commit(&positions).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "could not commit the group's offsets");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "could not commit the group's offsets"
+            );
         }
         self.publish.send_modify(|written| written.extend(positions));
         self.last_flush = Instant::now();

@@ -55,7 +55,9 @@ impl TryError {
     /// The reason to stop, where waiting does not help.
     fn stop(&self) -> Option<StopReason> {
         match self {
-            Self::States(error) => error.unreadable().map(|detail| StopReason::Unreadable { detail }),
+            Self::States(error) => {
+                error.unreadable().map(|detail| StopReason::Unreadable { detail })
+            }
             Self::Log(_) => None,
             Self::Index(error) => index_stop(error),
         }

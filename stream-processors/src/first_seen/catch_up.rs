@@ -97,10 +97,8 @@ impl FirstSeen {
             at = self.fill_from_history(history, partition, at, trimmed, not_before).await?;
         }
         while at < upto {
-            let records = log
-                .read(Topic::Events, partition, at, READ_BYTES)
-                .await
-                .map_err(log_error)?;
+            let records =
+                log.read(Topic::Events, partition, at, READ_BYTES).await.map_err(log_error)?;
             if records.is_empty() {
                 return Err(Error::Gap { partition, contiguous: Some(at), from: upto });
             }

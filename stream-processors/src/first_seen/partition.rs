@@ -80,7 +80,10 @@ impl Entries {
 
     /// The nearest entry before `offset`.
     fn before(&self, offset: LogOffset) -> Option<&Entry> {
-        [&self.newest].into_iter().chain(self.older.iter().rev()).find(|entry| entry.offset < offset)
+        [&self.newest]
+            .into_iter()
+            .chain(self.older.iter().rev())
+            .find(|entry| entry.offset < offset)
     }
 
     fn has(&self, offset: LogOffset) -> bool {
@@ -207,7 +210,11 @@ impl PartitionIndex {
     }
 
     /// Writes what is buffered and the marker in one atomic batch.
-    pub(super) fn persist(&mut self, db: &fjall::Database, markers: &Keyspace) -> fjall::Result<()> {
+    pub(super) fn persist(
+        &mut self,
+        db: &fjall::Database,
+        markers: &Keyspace,
+    ) -> fjall::Result<()> {
         let Some(contiguous) = self.contiguous.filter(|_| self.moved || !self.buffered.is_empty())
         else {
             return Ok(());
@@ -261,9 +268,6 @@ fn write_marker(contiguous: LogOffset, fingerprint: Option<Fingerprint>) -> Vec<
 
 fn read_marker(bytes: &[u8]) -> Option<(LogOffset, Option<Fingerprint>)> {
     let (offset, rest) = bytes.split_first_chunk::<8>()?;
-    let fingerprint = match rest.first_chunk::<16>() {
-        Some(fingerprint) => Some(Fingerprint::from_bytes(*fingerprint)),
-        None => None,
-    };
+    let fingerprint = rest.first_chunk::<16>().map(|bytes| Fingerprint::from_bytes(*bytes));
     Some((LogOffset::new(u64::from_be_bytes(*offset)), fingerprint))
 }

@@ -55,8 +55,13 @@ fn only_a_smaller_offset_makes_a_duplicate_however_often_it_is_observed() {
     let folder = tempfile::tempdir().unwrap();
     let events =
         [seen(0, 1, 0, 0), seen(1, 2, 0, 0), seen(2, 1, 0, 0), seen(3, 1, 9, 0), seen(4, 3, 0, 0)];
-    let expected =
-        vec![Verdict::First, Verdict::First, duplicate(0, true), duplicate(0, false), Verdict::First];
+    let expected = vec![
+        Verdict::First,
+        Verdict::First,
+        duplicate(0, true),
+        duplicate(0, false),
+        Verdict::First,
+    ];
     for _ in 0..2 {
         let index = open(folder.path());
         assert_eq!(index.observe(P, &range(&events)).unwrap(), expected);

@@ -99,9 +99,9 @@ impl Driver {
     }
 
     async fn drive(&mut self) -> Result<(), Error> {
-        let mut ticks = tokio::time::interval((self.options.tuning.flush_interval / 4).max(
-            Duration::from_millis(5),
-        ));
+        let mut ticks = tokio::time::interval(
+            (self.options.tuning.flush_interval / 4).max(Duration::from_millis(5)),
+        );
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut backoff = Backoff::default();
         loop {
@@ -303,8 +303,8 @@ impl Driver {
             return Ok(());
         }
         let every = self.options.tuning.checkpoint_interval;
-        self.checkpoint_every = (checkpoint_took * CHECKPOINT_SHARE)
-            .clamp(every, every * CHECKPOINT_STRETCH_MAX);
+        self.checkpoint_every =
+            (checkpoint_took * CHECKPOINT_SHARE).clamp(every, every * CHECKPOINT_STRETCH_MAX);
         let mut positions = Vec::with_capacity(checkpoints.len());
         for (partition, checkpoint) in &checkpoints {
             gauge(&self.metrics.checkpoint_offset, *partition, checkpoint.next);
@@ -317,13 +317,20 @@ impl Driver {
         }
         if let Err(error) = self.subscription.commit(&positions).await {
             // Hints for lag only; the checkpoint is what counts, and the next commit covers it.
-            tracing::warn!(error = &error as &dyn std::error::Error, "could not commit the group's offsets");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "could not commit the group's offsets"
+            );
         }
         crash::point("after_group_commit");
         let index = Arc::clone(&self.options.index);
         if let Err(error) = blocking(move || index.persist()).await? {
             // A lagging index is filled again on restore.
-            tracing::warn!(error = &error as &dyn std::error::Error, hint = error.hint(), "could not write the first-seen index");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                hint = error.hint(),
+                "could not write the first-seen index"
+            );
         }
         crash::point("after_index_persist");
         Ok(())
@@ -441,7 +448,9 @@ async fn job_end(job: &mut Option<JoinHandle<Done>>) -> Result<Done, Error> {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|stopped| Error::Internal { what: format!("folding: {stopped}") })

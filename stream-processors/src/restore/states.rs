@@ -33,7 +33,9 @@ pub(super) enum Error {
     #[error("the answer with the states of {partition} ends in the middle of a row")]
     Cut { partition: PartitionId },
     /// Worth trying again: another owner wrote in between.
-    #[error("a state of {partition} has version {version}, above its checkpoint: another process folds it too")]
+    #[error(
+        "a state of {partition} has version {version}, above its checkpoint: another process folds it too"
+    )]
     AnotherOwner { partition: PartitionId, version: u64 },
     /// The decoder ended early.
     #[error("decoding the states of {partition} was interrupted")]
@@ -90,11 +92,8 @@ fn decode(
     partition: PartitionId,
     mut pieces: mpsc::Receiver<Bytes>,
 ) -> Result<Read, Error> {
-    let unreadable = |what: &str, detail: String| Error::Unreadable {
-        partition,
-        what: what.to_owned(),
-        detail,
-    };
+    let unreadable =
+        |what: &str, detail: String| Error::Unreadable { partition, what: what.to_owned(), detail };
     let mut read =
         Read { state: PartitionState::new(partition, epoch), checkpoint: None, states: 0 };
     let mut newest = RowVersion::ZERO;
@@ -119,9 +118,9 @@ fn decode(
                     version,
                     state: state.to_vec(),
                 };
-                read.state
-                    .restore(&row)
-                    .map_err(|error| unreadable(&format!("state of kind {kind}"), error.to_string()))?;
+                read.state.restore(&row).map_err(|error| {
+                    unreadable(&format!("state of kind {kind}"), error.to_string())
+                })?;
             }
         }
         bytes::Buf::advance(&mut waiting, taken);

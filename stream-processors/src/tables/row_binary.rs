@@ -57,7 +57,7 @@ impl<'a> RowReader<'a> {
 pub(crate) fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
     let mut length = bytes.len();
     loop {
-        let low = (length & 0x7f) as u8;
+        let [low, ..] = (length & 0x7f).to_le_bytes();
         length >>= 7;
         if length == 0 {
             to.push(low);

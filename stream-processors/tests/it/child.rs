@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chalkstream_event_log::EventLog;
 use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::embedded::EmbeddedLog;
-use chalkstream_event_log::EventLog;
 use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer};
 use chalkstream_stream_processors::{
     FirstSeen, FirstSeenOptions, Processor, ProcessorHandle, ProcessorOptions, ProcessorTuning,
@@ -28,11 +28,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[test]
 fn entry() {
     let (Ok(action), Ok(root)) = (std::env::var(ACTION), std::env::var(ROOT)) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(run(&action, PathBuf::from(root)));
 }
 
@@ -214,4 +211,3 @@ async fn dump(database: &Database) -> String {
     println!("rows: {counts:?}");
     dump
 }
-

@@ -48,9 +48,17 @@ pub(crate) fn numbered(number: u64) -> LearningEvent {
     let (kind, data) = match rng.random_range(0..10) {
         0 => ("login", json!({})),
         1 => ("page_view", json!({"page": "/home", "duration_seconds": rng.random_range(1..90)})),
-        2 => ("video_watch", json!({"video_id": "v1", "duration_seconds": rng.random_range(5..600)})),
-        3 => ("quiz_complete", json!({"quiz_id": "q1", "score": rng.random_range(0..100), "duration_seconds": 60})),
-        4 => ("assignment_submit", json!({"assignment_id": "a1", "score": 50, "duration_seconds": 300})),
+        2 => {
+            ("video_watch", json!({"video_id": "v1", "duration_seconds": rng.random_range(5..600)}))
+        }
+        3 => (
+            "quiz_complete",
+            json!({"quiz_id": "q1", "score": rng.random_range(0..100), "duration_seconds": 60}),
+        ),
+        4 => (
+            "assignment_submit",
+            json!({"assignment_id": "a1", "score": 50, "duration_seconds": 300}),
+        ),
         _ => (
             "answer_submitted",
             json!({

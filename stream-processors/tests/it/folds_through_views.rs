@@ -67,14 +67,22 @@ fn folded() -> (Vec<TableBatch>, Vec<TableBatch>) {
         (0, 0, answered(1, "kim", false, 1000, "B")),
         (1, 0, answered(2, "lee", true, 3000, "A")),
         (0, 240, answered(3, "kim", true, 2000, "A")),
-        (0, 300, json!({
-            "id": "00000000-0000-7000-8000-000000000004", "type": "video_watch", "user_id": "kim",
-            "course_id": "c", "data": {"video_id": "v", "duration_seconds": 90.5},
-        })),
+        (
+            0,
+            300,
+            json!({
+                "id": "00000000-0000-7000-8000-000000000004", "type": "video_watch", "user_id": "kim",
+                "course_id": "c", "data": {"video_id": "v", "duration_seconds": 90.5},
+            }),
+        ),
         // Late: it moves the start of kim's session.
-        (0, -60, json!({
-            "id": "00000000-0000-7000-8000-000000000005", "type": "login", "user_id": "kim",
-        })),
+        (
+            0,
+            -60,
+            json!({
+                "id": "00000000-0000-7000-8000-000000000005", "type": "login", "user_id": "kim",
+            }),
+        ),
     ];
     let mut first = Vec::new();
     for (offset, (partition, seconds, raw)) in (0..).zip(&steps) {

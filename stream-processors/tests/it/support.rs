@@ -5,11 +5,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 
-use chalkstream_event_log::embedded::{EmbeddedLog, EmbeddedOptions};
 use chalkstream_event_log::EventLog as _;
+use chalkstream_event_log::embedded::{EmbeddedLog, EmbeddedOptions};
 use tempfile::TempDir;
 
 pub(crate) const PARTITIONS: u32 = 5;
+
+/// Whether libchdb is here. A missing one fails the test, unless that was said to be fine.
+pub(crate) fn ready() -> bool {
+    let Err(error) = chalkstream_sql::locate_libchdb() else { return true };
+    let sentence = format!("{error}; {}", error.hint().unwrap_or_default());
+    assert!(std::env::var_os("CHALKSTREAM_ALLOW_SKIP").is_some(), "{sentence}");
+    println!("skipped: {sentence}");
+    false
+}
 
 /// A data folder of one installation.
 #[derive(Debug)]
