@@ -57,8 +57,10 @@ demo: build ## Real learners' events through the whole pipeline, every figure ch
 .PHONY: bench
 bench: build ## Measure against the floor, with machine and versions
 	@deploy/dev/preflight test
-	@broker="$$(deploy/dev/kafka start)"; trap 'deploy/dev/kafka stop' EXIT; \
-		cargo run --release --locked --package chalkstream-bench -- --binary bin/chalkstream --kafka "$$broker"
+	@folder=$$(mktemp --directory); trap 'deploy/dev/kafka stop "$$folder"; rm -rf "$$folder"' EXIT; \
+		deploy/dev/kafka start "$$folder" > /dev/null; \
+		cargo run --release --locked --package chalkstream-bench -- \
+			--binary bin/chalkstream --kafka "$$(deploy/dev/kafka port "$$folder")"
 
 .PHONY: soak
 soak: build ## The long form of the crash tests: 20 kills each

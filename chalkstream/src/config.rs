@@ -91,7 +91,7 @@ pub(crate) struct Archive {
 }
 
 /// Where the lake's tables are.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Lake {
     /// An URL or a local folder; `<data_dir>/lake` where absent.
@@ -186,12 +186,6 @@ impl Default for ClickHouse {
 impl Default for Archive {
     fn default() -> Self {
         Self { interval: Span::secs(10), group: chalkstream_batch_jobs::archiver::GROUP.to_owned() }
-    }
-}
-
-impl Default for Lake {
-    fn default() -> Self {
-        Self { url: None, options: BTreeMap::new() }
     }
 }
 

@@ -94,15 +94,19 @@ async fn send_and_note(
     journal: Option<&Arc<Journal>>,
 ) -> Result<bool> {
     let stop = CancellationToken::new();
-    let mut signals = Signals::new()?;
+    let mut signals = Some(Signals::new()?);
     let mut sending = tokio::spawn(send::run(options, Arc::clone(progress), stop.clone()));
     let mut tick = tokio::time::interval(JOURNAL_EVERY);
     let mut writable = true;
     let result = loop {
         tokio::select! {
             ended = &mut sending => break ended.context("sending had a bug").flatten(),
-            () = signals.next() => {
+            () = next_of(&mut signals) => {
                 stop.cancel();
+                // A second signal does not wait for the answers of what is under way.
+                if let Some(signals) = signals.take() {
+                    signals.now_end_at_once();
+                }
             }
             _ = tick.tick() => {
                 if let Some(journal) = journal && writable
@@ -123,6 +127,14 @@ async fn send_and_note(
         }
     }
     result.map(|()| stop.is_cancelled() && !progress.complete())
+}
+
+/// The next signal; never, once nobody listens any more.
+async fn next_of(signals: &mut Option<Signals>) {
+    match signals {
+        Some(signals) => signals.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn finish(args: &Args, cx: &Context, progress: &Progress, stopped: bool) -> Result<ExitCode> {

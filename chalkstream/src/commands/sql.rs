@@ -1,6 +1,7 @@
 //! `sql QUERY`: a question to the views, as the user `reader`.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -9,6 +10,9 @@ use crate::control::{Access, access};
 use crate::failure::Advice;
 use crate::folder::{Layout, Runtime};
 use crate::parts;
+
+/// How long a process that answers already may take until it is ready.
+const READY_PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -66,8 +70,18 @@ pub(crate) async fn run(args: Args, cx: Context) -> Result<ExitCode> {
 
 /// A process that has just started says its addresses once it is ready.
 async fn wait_for_clickhouse(layout: &Layout) -> Result<String> {
-    let Some(runtime) = Runtime::read(layout) else {
-        bail!(Advice::new("the running process is not ready yet", "try again in a moment"));
+    let began = Instant::now();
+    let runtime = loop {
+        if let Some(runtime) = Runtime::read(layout) {
+            break runtime;
+        }
+        if began.elapsed() > READY_PATIENCE {
+            bail!(Advice::new(
+                "the running process is not ready, or is stopping",
+                "try again in a moment; its log lines tell more",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     };
     match runtime.clickhouse_url {
         Some(url) => Ok(url),

@@ -189,7 +189,7 @@ fn typed(key: &str, text: String) -> Result<Value, ConfigError> {
     }
 }
 
-fn set<'a>(table: &mut Table, path: &mut dyn Iterator<Item = &'a str>, value: Value) {
+fn set(table: &mut Table, path: &mut dyn Iterator<Item = &str>, value: Value) {
     let mut names: Vec<&str> = path.collect();
     let Some(last) = names.pop() else { return };
     let mut table = table;

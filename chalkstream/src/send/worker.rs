@@ -34,20 +34,21 @@ impl Worker {
                 batch = queue.recv() => batch,
             };
             let Some(batch) = batch else { return Ok(()) };
-            tokio::select! {
-                () = self.stop.cancelled() => return Ok(()),
-                sent = self.deliver(batch) => sent?,
-            }
+            self.deliver(batch).await?;
         }
     }
 
-    /// Sends the batch, in parts if it is too large, until every event has its fate.
+    /// Sends the batch, in parts if it is too large, until every event has its fate. A stop waits
+    /// for the answer of what is under way, and sends nothing more.
     async fn deliver(&self, batch: Batch) -> anyhow::Result<()> {
         let events = batch.lines.len();
         let mut parts = vec![batch];
         let mut pauses = Pauses::new(self.patience);
         let mut told = false;
         while let Some(batch) = parts.pop() {
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
             match self.target.post(&batch).await {
                 Outcome::Answered(answer, after) => {
                     let refused = self.tally(&batch, &answer);
@@ -62,7 +63,7 @@ impl Worker {
                         continue;
                     }
                     parts.push(refused);
-                    pauses.wait(after).await;
+                    pauses.wait(after, &self.stop).await;
                 }
                 Outcome::Retry { why, after } => {
                     if pauses.over() {
@@ -77,7 +78,7 @@ impl Worker {
                         told = true;
                     }
                     parts.push(batch);
-                    pauses.wait(after).await;
+                    pauses.wait(after, &self.stop).await;
                 }
                 Outcome::TooLarge => match batch.halves() {
                     // The first half is taken from the end of the list first.
@@ -153,10 +154,13 @@ impl Pauses {
     }
 
     /// At least what the server asked for; up to as long again, so that clients do not come at once.
-    async fn wait(&mut self, asked: Option<Duration>) {
+    async fn wait(&mut self, asked: Option<Duration>, stop: &CancellationToken) {
         let pause = asked.unwrap_or(self.next);
         self.next = (self.next * 2).min(LONGEST_PAUSE);
         let jitter = rand::rng().random_range(0.0..0.5);
-        tokio::time::sleep(pause.mul_f64(1.0 + jitter)).await;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(pause.mul_f64(1.0 + jitter)) => {}
+        }
     }
 }

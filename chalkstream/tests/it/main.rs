@@ -1,6 +1,10 @@
 //! The built `chalkstream` as its users meet it: a command line, HTTP addresses, a data folder.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod cli;
+mod folders;
+mod kill9;
 mod lifecycle;
 mod pipeline;
+mod real_data;
 mod support;
