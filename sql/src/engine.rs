@@ -256,13 +256,7 @@ impl Engine {
     pub(crate) async fn close(&self) {
         self.closing.store(true, Ordering::Release);
         if tokio::time::timeout(GRACE, self.drain()).await.is_err() {
-            // The keeper's own query is the only one that is spared.
-            let kill = b"KILL QUERY WHERE query_id != queryID() ASYNC";
-            if let Some(keeper) = self.keeper.lock().as_mut()
-                && let Err(exception) = keeper.query(kill, "Null", &[])
-            {
-                tracing::warn!(%exception, "could not end the queries that still run");
-            }
+            self.kill_queries();
             if tokio::time::timeout(GRACE, self.drain()).await.is_err() {
                 tracing::error!("queries still run; ClickHouse ends with the process");
                 return;
@@ -271,9 +265,21 @@ impl Engine {
         self.admins.close();
         self.readers.close();
         self.pool.clear();
-        if let Some(keeper) = self.keeper.lock().take() {
+        let keeper = self.keeper.lock().take();
+        if let Some(keeper) = keeper {
             drop(keeper);
             *RUNNING.lock() = None;
+        }
+    }
+
+    /// Tells every query to end, but the one that tells it.
+    fn kill_queries(&self) {
+        let kill = b"KILL QUERY WHERE query_id != queryID() ASYNC";
+        let mut keeper = self.keeper.lock();
+        let killed = keeper.as_mut().map(|keeper| keeper.query(kill, "Null", &[]));
+        drop(keeper);
+        if let Some(Err(exception)) = killed {
+            tracing::warn!(%exception, "could not end the queries that still run");
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) struct Insert {
 impl Insert {
     /// The statement that reads the data from a file. Data inside of a query would be cut at a
     /// blank line.
-    pub(crate) fn from_file(&self, path: &str, default_format: &str) -> String {
+    pub(crate) fn reading_file(&self, path: &str, default_format: &str) -> String {
         let Self { target, settings, format, data_at: _ } = self;
         let format = format.as_deref().unwrap_or(default_format);
         format!("{target} FROM INFILE '{path}' COMPRESSION 'none'{settings} FORMAT {format}")
@@ -170,7 +170,7 @@ mod tests {
         let Statement::Insert(insert) = classify(sql) else {
             panic!("not an insert with data: {}", String::from_utf8_lossy(sql))
         };
-        assert_eq!(insert.from_file("/f", "Values"), statement);
+        assert_eq!(insert.reading_file("/f", "Values"), statement);
         assert_eq!(&sql[insert.data_at..], data);
     }
 

@@ -91,9 +91,7 @@ pub(super) fn is_from_here(peer: SocketAddr, headers: &HeaderMap) -> bool {
     let proxied = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
     peer.ip().to_canonical().is_loopback()
         && proxied.iter().all(|name| !headers.contains_key(*name))
-        && headers
-            .get(header::HOST)
-            .is_none_or(|host| host.to_str().is_ok_and(|host| names_this_machine(host)))
+        && headers.get(header::HOST).is_none_or(|host| host.to_str().is_ok_and(names_this_machine))
 }
 
 fn names_this_machine(host: &str) -> bool {

@@ -54,7 +54,7 @@ impl<R: Read> BlockReader<R> {
         let [method, a, b, c, d, e, f, g, h] = header;
         let size = |bytes| usize::try_from(u32::from_le_bytes(bytes)).unwrap_or(usize::MAX);
         let (compressed, plain) = (size([a, b, c, d]), size([e, f, g, h]));
-        if compressed < HEADER || compressed > BLOCK_MAX || plain > BLOCK_MAX {
+        if !(HEADER..=BLOCK_MAX).contains(&compressed) || plain > BLOCK_MAX {
             return Err(broken("a size is out of range"));
         }
         let mut whole = vec![0; compressed];

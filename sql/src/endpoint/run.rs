@@ -338,7 +338,7 @@ async fn run_insert(
     source: Source,
 ) -> Result<Response, Exception> {
     let default_format = job.ask.default_format.as_deref().unwrap_or("Values");
-    let sql = insert.from_file(&data.path().to_string_lossy(), default_format);
+    let sql = insert.reading_file(&data.path().to_string_lossy(), default_format);
     let work = move || {
         let mut connection = source.open()?;
         let output = connection.query(sql.as_bytes(), "Null", &[]);

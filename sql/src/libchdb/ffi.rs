@@ -14,6 +14,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
@@ -125,6 +126,10 @@ impl Api {
         // SAFETY: a handle that is not null points to a connection until it is closed.
         if handle.is_null() || unsafe { *handle }.is_null() {
             return None;
+        }
+        OPEN.fetch_add(1, Ordering::AcqRel);
+        if starts_engine {
+            end_without_destructors();
         }
         Some(Connection { api: Arc::clone(self), handle })
     }
@@ -270,6 +275,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         // SAFETY: the handle is open and closed only here; a stream cannot outlive the borrow.
         unsafe { (self.api.close)(self.handle) }
+        OPEN.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -316,6 +322,29 @@ impl Drop for Stream<'_> {
             unsafe { (self.connection.api.cancel)(*self.connection.handle, self.result) }
         }
         self.connection.destroy(self.result);
+    }
+}
+
+/// Connections that are open.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// A process that ends while the engine runs (an error on the way, a failed test) would have the
+/// library's destructors run under its threads, and crash. It ends at once instead, with its
+/// status; Rust has flushed standard output by then.
+fn end_without_destructors() {
+    unsafe extern "C" {
+        fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    }
+    extern "C" fn end(status: c_int, _argument: *mut c_void) {
+        if OPEN.load(Ordering::Acquire) > 0 {
+            // SAFETY: ends the process; nothing else runs on this thread.
+            unsafe { libc::_exit(status) }
+        }
+    }
+    // SAFETY: `end` is a plain function that touches one atomic, and needs no argument.
+    let registered = unsafe { on_exit(end, std::ptr::null_mut()) };
+    if registered != 0 {
+        tracing::debug!("no handler for the process's end could be registered");
     }
 }
 
