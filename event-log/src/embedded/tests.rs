@@ -27,7 +27,7 @@ enum Action {
 fn action() -> impl Strategy<Value = Action> {
     let payload = prop_oneof![
         8 => prop::collection::vec(any::<u8>(), 0..60),
-        1 => prop::collection::vec(0_u8..3, 1_000..400_000),
+        1 => (any::<u8>(), 1_000..400_000_usize).prop_map(|(byte, count)| vec![byte; count]),
     ];
     let record = (0..PARTITIONS, 0_i64..1_000, payload);
     prop_oneof![
@@ -43,11 +43,13 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
+type Batch = Vec<StoredRecord>;
+
 /// What the log should hold.
 #[derive(Debug, Default)]
 struct Model {
     /// Batches of a partition, oldest first, and the offset of the first.
-    partitions: BTreeMap<(Topic, u32), (u64, Vec<Vec<StoredRecord>>)>,
+    partitions: BTreeMap<(Topic, u32), (u64, Vec<Batch>)>,
     seen: Vec<(EventIdentity, ContentHash)>,
 }
 
@@ -61,7 +63,7 @@ impl Model {
     }
 
     fn append(&mut self, topic: Topic, records: &[NewRecord]) -> Vec<LogOffset> {
-        let mut batches = BTreeMap::<u32, Vec<StoredRecord>>::new();
+        let mut batches = BTreeMap::<u32, Batch>::new();
         let offsets = records.iter().map(|record| {
             let partition = record.partition.get();
             let batch = batches.entry(partition).or_default();

@@ -206,7 +206,7 @@ async fn a_full_disk_is_a_sentence_and_loses_nothing() {
     let mut acknowledged = Vec::new();
     let reason = loop {
         let from = random.random_range(0..200_000);
-        let noise = noises[from..from + 200_000].to_owned();
+        let noise = noises.get(from..from + 200_000).unwrap().to_owned();
         let outcomes = log.append(Topic::Events, vec![record(0, noise.clone())]).await;
         match outcomes.into_iter().next().unwrap() {
             Ok(_) => acknowledged.push(noise),

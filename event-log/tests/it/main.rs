@@ -1,4 +1,5 @@
 //! The suite of `event-log` on both logs, and what is special to each.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may unwrap as the tests do")]
 
 mod embedded;
 mod kafka;
