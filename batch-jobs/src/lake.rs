@@ -8,6 +8,7 @@
 
 mod local;
 pub(crate) mod reading;
+mod s3;
 pub(crate) mod tables;
 pub(crate) mod tail;
 
@@ -150,9 +151,13 @@ impl Lake {
                 .map_err(|error| refuse(error.to_string()))?
                 .to_file_path()
                 .map_err(|()| refuse("a file URL names a path of this machine".to_owned()))?,
+            Some(("s3", _)) => {
+                let (root, store) = s3::open(options)?;
+                return Ok(Self { root, folder: None, store });
+            }
             Some((scheme, _)) => {
                 return Err(refuse(format!(
-                    "{scheme}:// is not built in; this build knows local folders"
+                    "{scheme}:// is not built in; this build knows local folders and s3://"
                 )));
             }
         };
