@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use chalkstream_sql::migrations::migrate_to;
 use chalkstream_sql::{Credentials, EmbeddedOptions, EmbeddedServer, Error, locate_libchdb};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::server::{fixture, schema};
 
 const FOLDER: &str = "CHALKSTREAM_SQL_TEST_FOLDER";
@@ -24,8 +26,9 @@ fn child() {
             library: None,
         };
         let server = EmbeddedServer::start(options).await.unwrap();
-        let mut terminate =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+        // Both before the line that the parent waits for.
+        let mut terminate = signal(SignalKind::terminate()).unwrap();
+        let mut interrupt = signal(SignalKind::interrupt()).unwrap();
         let database = server.database();
         migrate_to(&database, &schema()).await.unwrap();
         database.execute("INSERT INTO samples_raw (id, text) VALUES (1, 'kept')").await.unwrap();
@@ -33,7 +36,7 @@ fn child() {
         println!("rows={}", count[0]["c"]);
         tokio::select! {
             _ = terminate.recv() => {}
-            result = tokio::signal::ctrl_c() => result.unwrap(),
+            _ = interrupt.recv() => {}
         }
         server.shutdown().await;
         println!("stopped");
