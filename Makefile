@@ -26,7 +26,7 @@ libchdb: ## Fetch the embedded ClickHouse into the cache
 
 .PHONY: build
 build: preflight libchdb ## Build the release binary bin/chalkstream
-	cargo build --release --locked --package chalkstream
+	cargo build --release --locked --workspace --bins
 	@mkdir -p bin
 	@install -m 755 "$(CARGO_TARGET_DIR)/release/chalkstream" bin/.chalkstream.new
 	@mv -f bin/.chalkstream.new bin/chalkstream
@@ -52,14 +52,14 @@ fmt: ## Format the code
 
 .PHONY: demo
 demo: build ## Real learners' events through the whole pipeline, every figure checked
-	cargo run --release --locked --package chalkstream-demo -- bin/chalkstream deploy/demo/data out/demo
+	"$(CARGO_TARGET_DIR)/release/chalkstream-demo" bin/chalkstream deploy/demo/data out/demo
 
 .PHONY: bench
 bench: build ## Measure against the floor, with machine and versions
 	@deploy/dev/preflight test
 	@folder=$$(mktemp --directory); trap 'deploy/dev/kafka stop "$$folder"; rm -rf "$$folder"' EXIT; \
 		deploy/dev/kafka start "$$folder" > /dev/null; \
-		cargo run --release --locked --package chalkstream-bench -- \
+		"$(CARGO_TARGET_DIR)/release/chalkstream-bench" \
 			--binary bin/chalkstream --kafka "$$(deploy/dev/kafka port "$$folder")"
 
 .PHONY: soak

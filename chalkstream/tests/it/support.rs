@@ -2,13 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const READY_DEADLINE: Duration = Duration::from_secs(120);
+const FOLD_DEADLINE: Duration = Duration::from_secs(300);
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Where the tests' own HTTP clients run.
+pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap())
+}
 
 /// `CHALKSTREAM_BIN`, else the binary that cargo built for this test.
 pub(crate) fn binary() -> PathBuf {
@@ -92,10 +100,17 @@ impl Running {
     /// Starts it on free ports and waits until it has announced itself.
     #[track_caller]
     pub(crate) fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &[])
+    }
+
+    /// The same with variables of the environment, such as another log.
+    #[track_caller]
+    pub(crate) fn start_with(data_dir: &Path, environment: &[(&str, &str)]) -> Self {
         let args = ["standalone", "--listen", "127.0.0.1:0", "--clickhouse-listen", "127.0.0.1:0"];
         std::fs::create_dir_all(data_dir).unwrap();
         let file = |ending| std::fs::File::create(data_dir.with_extension(ending)).unwrap();
         let mut command = command(data_dir, &args);
+        command.envs(environment.iter().copied());
         let process = command.stdout(file("out")).stderr(file("err")).spawn().unwrap();
         let pid = u64::from(process.id());
         let data_dir = data_dir.to_owned();
@@ -144,13 +159,45 @@ impl Running {
         ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// The answer of the ClickHouse endpoint, as anybody on this machine gets it.
+    #[track_caller]
+    pub(crate) fn ask(&self, query: &str) -> String {
+        let url = self.runtime["clickhouse_url"].as_str().unwrap();
+        let answer = runtime().block_on(async {
+            let answer = reqwest::Client::new().post(url).body(query.to_owned()).send().await?;
+            let status = answer.status();
+            Ok::<_, reqwest::Error>((status, answer.text().await?))
+        });
+        let (status, text) = answer.unwrap();
+        assert!(status.is_success(), "{query}\n{status}: {text}");
+        text
+    }
+
+    /// A new write key.
+    #[track_caller]
+    pub(crate) fn create_key(&self, school: &str, scope: &str) -> String {
+        let created = self.json(&["keys", "create", "--school", school, "--scope", scope]);
+        created["key"].as_str().unwrap().to_owned()
+    }
+
     /// Waits until everything acknowledged is in the views.
     #[track_caller]
     pub(crate) fn wait_until_visible(&self) {
-        let deadline = Instant::now() + READY_DEADLINE;
+        self.wait_until_no(&["processor_lag"]);
+    }
+
+    /// Waits until everything acknowledged is in the views and in the lake.
+    #[track_caller]
+    pub(crate) fn wait_until_archived(&self) {
+        self.wait_until_no(&["processor_lag", "archive_lag"]);
+    }
+
+    #[track_caller]
+    fn wait_until_no(&self, lags: &[&str]) {
+        let deadline = Instant::now() + FOLD_DEADLINE;
         loop {
             let doctor = self.json(&["doctor"]);
-            if doctor["processor_lag"] == 0 {
+            if lags.iter().all(|lag| doctor[lag] == 0) {
                 return;
             }
             assert!(Instant::now() < deadline, "still behind: {doctor}\n{}", self.said("err"));

@@ -6,9 +6,10 @@
 //! step.
 //! Always true: with parameters in 0..=1 every result is in 0..=1. Operations run in the order
 //! written here, so that a recomputation gives the same bits.
-//! Known and not known are computed side by side, because 1 - p loses the digits of what remains
-//! when p is near 1, and Bayes' rule then magnifies the loss: with p alone the exact tables are
-//! missed by up to 6e-11, with both by less than 1e-15.
+//! As long as parameters are well-conditioned, p alone is computed, as the formulas are written.
+//! Where slips are so rare that Bayes' rule magnifies the rounding of p near 1 ([`MAGNIFIES`]), p
+//! and 1 - p are computed side by side: with p alone the exact tables are missed by up to 6e-11,
+//! with both by less than 1e-15.
 
 /// The parameters of one skill, each a probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,6 +35,10 @@ impl Default for Parameters {
 
 /// From this probability on a skill counts as mastered.
 pub const MASTERED: f64 = 0.95;
+
+/// A wrong answer multiplies the odds against knowing, and what was rounded in them, by
+/// (1 - guess) / slip. From this factor on 1 - p is computed beside p instead of from it.
+pub const MAGNIFIES: f64 = 32.0;
 
 /// How probable it is that a skill is known: the smaller of p and 1 - p is kept exactly.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -104,6 +109,9 @@ impl Parameters {
     /// What is known after the answer and what it taught: p'(1-f) + (1-p')t.
     pub fn after(&self, known: Known, correct: bool) -> Known {
         let (p, not_p) = self.both_given(known, correct);
+        if 1.0 - self.guess < MAGNIFIES * self.slip {
+            return Known::new(p * (1.0 - self.forget) + (1.0 - p) * self.learn);
+        }
         Known::from_both(
             p * (1.0 - self.forget) + not_p * self.learn,
             not_p * (1.0 - self.learn) + p * self.forget,
