@@ -18,3 +18,16 @@ ENGINE = ReplacingMergeTree(version)
 ORDER BY (school_id, raw_hash)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Events refused for good; private, read the view rejected_events';
+
+-- How far each partition of the rejected log has been written here. It lies beside the rows, not
+-- with the log's group, so that an empty database fills itself from the log's beginning.
+CREATE TABLE IF NOT EXISTS rejected_positions_raw
+(
+    cluster_id String COMMENT 'The log that the offset belongs to',
+    log_partition UInt32 COMMENT 'Partition of chalkstream.rejected',
+    next_offset UInt64 COMMENT 'The first offset that is not written yet'
+)
+ENGINE = ReplacingMergeTree(next_offset)
+ORDER BY (cluster_id, log_partition)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
+COMMENT 'Positions in the rejected log; private';

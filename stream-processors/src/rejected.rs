@@ -2,9 +2,12 @@
 //!
 //! In: [`RejectedRecord`]s of `chalkstream.rejected`. Out: one row per school and bytes, however
 //! often they were sent.
-//! Always true: rows are keyed by (school, hash of the raw bytes) and a group offset is committed
-//! only after its rows were acknowledged, so a crash writes a row again, never loses one.
+//! Always true: rows are keyed by (school, hash of the raw bytes) and a position is written only
+//! after its rows were acknowledged, so a crash writes a row again, never loses one. The position
+//! lies in ClickHouse beside the rows: an empty database fills itself from the log's beginning.
 //! Not here: why an event was rejected (`ingest`, [`crate::fold`]), replaying it.
+
+mod positions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 use crate::processor::Error;
+use crate::rejected::positions::Positions;
 use crate::tables::clickhouse::ClickHouseTables;
 use crate::tables::{Insert, TableError, Tables};
 
@@ -121,8 +125,10 @@ impl RejectedWriter {
         let stop = CancellationToken::new();
         let log = Arc::clone(&options.log);
         let (publish, written) = watch::channel(BTreeMap::new());
+        let positions = Positions::new(Arc::clone(&options.tables), options.log.identity());
         let writer = Writer {
             options,
+            positions,
             publish,
             subscription,
             stop: stop.clone(),
@@ -136,6 +142,7 @@ impl RejectedWriter {
 
 struct Writer {
     options: RejectedOptions,
+    positions: Positions,
     subscription: Box<dyn Subscription>,
     stop: CancellationToken,
     rows: RowBatch,
@@ -196,15 +203,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Goes on from the group's offset, as far as the log still has it.
+    /// Goes on behind what the table holds, as far as the log still has it.
     async fn begin(&mut self, partition: PartitionId) -> Result<(), Error> {
         let failed = |doing| move |source| Error::Log { doing, source: Box::new(source) };
         let bounds =
             self.options.log.bounds(Topic::Rejected, partition).await.map_err(failed("ask"))?;
-        let committed =
-            self.subscription.committed(partition).await.map_err(failed("read the position in"))?;
-        // Rows are idempotent, so an offset of another log is answered by reading everything.
-        let from = committed
+        let written = self.positions.read(partition).await;
+        let from = written
             .filter(|from| (bounds.first..=bounds.end).contains(from))
             .unwrap_or(bounds.first);
         self.publish.send_modify(|written| {
@@ -230,13 +235,14 @@ impl Writer {
         }
     }
 
-    /// Writes everything that waits, then commits the group's offsets.
+    /// Writes everything that waits, then how far that is; the group's offset is for lag alone.
     async fn flush(&mut self) {
         let (tables, metrics) = (Arc::clone(&self.options.tables), self.options.metrics.clone());
         for table in self.rows.take() {
             write(&*tables, &metrics, table).await;
         }
         let positions: Vec<_> = std::mem::take(&mut self.read).into_iter().collect();
+        self.positions.write(&positions).await;
         if let Err(error) = self.subscription.commit(&positions).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
