@@ -4,7 +4,7 @@
 //! go on from. [`Processor`] folds; [`RejectedWriter`] keeps `rejected_events`; [`FirstSeen`] knows
 //! which event came first, for the archiver too.
 //! Not here: what events mean (`chalkstream-core`), SQL (`chalkstream-sql`), the lake (`batch-jobs`).
-//! docs/exactly-once.md argues each step with a crash at it.
+//! ARCHITECTURE.md argues each step with a crash at it.
 
 mod backoff;
 pub mod checkpoint;
