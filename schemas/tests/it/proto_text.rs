@@ -88,7 +88,7 @@ fn render() -> String {
     );
     let mut sorted: Vec<_> = types().collect();
     sorted.sort_by_key(|info| info.number);
-    writeln!(out, "    // An event that the application defined; `type` is its custom.<name>.")
+    writeln!(out, "    // An event that the application defined; `type` is its `custom.NAME`.")
         .unwrap();
     writeln!(out, "    Custom custom = {CUSTOM_NUMBER};").unwrap();
     for info in &sorted {
