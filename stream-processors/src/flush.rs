@@ -159,6 +159,7 @@ async fn write_table(cx: &Context, rows: TableBatch) -> Written {
             Ok(()) => {
                 written.rows += part.row_count() as u64;
                 cx.metrics.rows_written.get_or_create(&label).inc_by(part.row_count() as u64);
+                cx.metrics.rows_flushed.inc_by(part.row_count() as u64);
                 backoff = Backoff::default();
             }
             Err(error @ (TableError::Refused { .. } | TableError::TooManyPartitions { .. })) => {
@@ -291,6 +292,7 @@ async fn write_checkpoint(
         }
     }
     cx.metrics.states_written.inc_by(states);
+    cx.metrics.rows_flushed.inc_by(states + job.checkpoints.len() as u64);
     crash::point("after_checkpoint");
     job.checkpoints
 }

@@ -83,6 +83,9 @@ pub struct Metrics {
     pub checkpoint_seconds: Histogram,
     /// State rows written.
     pub states_written: Counter,
+    /// Rows of every table but `rejected_events`, states and checkpoints included. Not registered:
+    /// it is a sum of others.
+    pub rows_flushed: Counter,
     /// Visible offset by partition.
     pub visible_offset: Family<PartitionLabel, Gauge<i64, AtomicI64>>,
     /// Checkpoint by partition.
@@ -108,6 +111,7 @@ impl Default for Metrics {
             flush_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
             checkpoint_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 16)),
             states_written: Counter::default(),
+            rows_flushed: Counter::default(),
             visible_offset: Family::default(),
             checkpoint_offset: Family::default(),
             partitions_stopped: Gauge::default(),
@@ -117,6 +121,11 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Rows that ClickHouse acknowledged since the start, over all tables.
+    pub fn rows_inserted(&self) -> u64 {
+        self.rows_flushed.get() + self.rejected_written.get()
+    }
+
     /// Adds every metric to a registry.
     pub fn register(&self, to: &mut Registry) {
         let counters = [
