@@ -30,6 +30,8 @@ pub(crate) struct Status {
     /// Events acknowledged that the lake does not hold yet.
     pub(crate) archive_lag: Option<u64>,
     pub(crate) lake_version: Option<u64>,
+    /// Rows that the processor has inserted since its start, over all tables.
+    pub(crate) rows_written: Option<u64>,
 }
 
 /// The event log, for `doctor`.

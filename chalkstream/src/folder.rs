@@ -8,11 +8,16 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Advice;
+
+/// How long a role waits for the lock: a command such as `keys create` holds it for a moment.
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(50);
 
 /// Where things are in a data folder.
 #[derive(Clone, Debug)]
@@ -81,15 +86,21 @@ pub(crate) struct DataFolder {
 }
 
 impl DataFolder {
-    /// Takes the folder, or says who has it. Creates it where it does not exist.
-    pub(crate) fn open(root: &Path) -> Result<Self> {
-        match Self::try_open(root)? {
-            Ok(folder) => Ok(folder),
-            Err(holder) => Err(Advice::new(
-                format!("the data folder {} is locked by {holder}", root.display()),
-                "stop that process (Ctrl-C), or give this one a folder of its own with --data-dir",
-            )
-            .into()),
+    /// Takes the folder, or says who has it and keeps it. Creates it where it does not exist.
+    pub(crate) async fn open(root: &Path) -> Result<Self> {
+        let began = Instant::now();
+        loop {
+            match Self::try_open(root)? {
+                Ok(folder) => return Ok(folder),
+                Err(_) if began.elapsed() < PATIENCE => tokio::time::sleep(POLL).await,
+                Err(holder) => {
+                    return Err(Advice::new(
+                        format!("the data folder {} is locked by {holder}", root.display()),
+                        "stop that process (Ctrl-C), or give this one a folder of its own with --data-dir",
+                    )
+                    .into());
+                }
+            }
         }
     }
 
@@ -180,20 +191,34 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_locked_folder_names_its_holder_and_is_free_after_it() {
+    #[tokio::test]
+    async fn a_folder_that_stays_locked_names_its_holder() {
         let root = tempfile::tempdir().unwrap();
-        let held = DataFolder::open(root.path()).unwrap();
-        let error = format!("{:#}", DataFolder::open(root.path()).unwrap_err());
+        let held = DataFolder::open(root.path()).await.unwrap();
+        let began = Instant::now();
+        let error = format!("{:#}", DataFolder::open(root.path()).await.unwrap_err());
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(began.elapsed() >= PATIENCE, "a command may be about to let go of it");
         drop(held);
-        DataFolder::open(root.path()).unwrap();
+        DataFolder::open(root.path()).await.unwrap();
     }
 
-    #[test]
-    fn what_was_announced_can_be_read_and_is_gone_after_the_end() {
+    #[tokio::test]
+    async fn a_folder_that_is_locked_for_a_moment_is_waited_for() {
         let root = tempfile::tempdir().unwrap();
-        let folder = DataFolder::open(root.path()).unwrap();
+        let held = DataFolder::open(root.path()).await.unwrap();
+        let let_go = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(held);
+        };
+        let (opened, ()) = tokio::join!(DataFolder::open(root.path()), let_go);
+        opened.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_announced_can_be_read_and_is_gone_after_the_end() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = DataFolder::open(root.path()).await.unwrap();
         let runtime = Runtime {
             pid: 7,
             role: "standalone".to_owned(),

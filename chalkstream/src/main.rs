@@ -46,6 +46,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { global, command } = cli;
     log_to_stderr(&global, command.is_role());
+    log_panics();
     let overrides = command.overrides(global.data_dir.clone());
     let environment = std::env::vars_os().filter_map(|(name, value)| {
         // What is not UTF-8 cannot be one of ours.
@@ -61,6 +62,22 @@ fn run(cli: Cli) -> Result<ExitCode> {
     // Blocking work that no one waits for any more must not hold the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     result
+}
+
+/// A panic is a log line like others. It ends one task, whose owner says what that means; libraries
+/// panic too, such as one that writes Parquet to a full disk, and make an error of it themselves.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map_or_else(String::new, ToString::to_string);
+        let what = panic.payload_as_str().unwrap_or("no message");
+        if at.contains("/registry/src/") {
+            tracing::warn!(at, what, "a library gave up what it was doing");
+        } else {
+            tracing::error!(at, what, "a part of the process had a bug and has ended");
+        }
+        let backtrace = std::backtrace::Backtrace::capture();
+        tracing::debug!(%backtrace, "where that was");
+    }));
 }
 
 /// Log lines of this project's crates from `level` on.

@@ -3,7 +3,11 @@
 //! Always true: a role announces itself (`runtime.json`) only once it is ready, and takes that back
 //! at a clean stop; whatever ends it, what was started is stopped in order: no more requests, then
 //! fold, checkpoint and archive what was acknowledged, then close the log.
-//! Not here: how a part works. A part that fails stops the process with its name and reason.
+//! Every part that runs is watched. One that ends by itself ends the process with exit code 1: its
+//! name, reason and hint are logged at once, `/readyz` and `/v1/events` refuse from then on, the rest
+//! is stopped in order, and the next start goes on. A single partition that cannot be folded does
+//! not: events are still taken, and `doctor` says what to do.
+//! Not here: how a part works.
 
 mod pipeline;
 mod watch;
@@ -84,7 +88,7 @@ pub(crate) async fn run(role: Role, cx: Context) -> Result<ExitCode> {
     if let Ok(config) = redacted(&cx.config) {
         tracing::debug!(role = role.name(), %config, "starting");
     }
-    let folder = DataFolder::open(&cx.config.data_dir)?;
+    let folder = DataFolder::open(&cx.config.data_dir).await?;
     folder.retract()?;
     let mut signals = Signals::new()?;
     let mut tasks = Tasks::default();
@@ -124,7 +128,14 @@ pub(crate) async fn run(role: Role, cx: Context) -> Result<ExitCode> {
             }
             stop(pipeline, deadline).await
         }
-        Some(error) => failed(pipeline, deadline, error).await,
+        Some(error) => {
+            let error = pipeline.reason(error);
+            // At once: stopping may take until the deadline.
+            let Report { error: what, causes, hint } = Report::of(&error);
+            let causes = causes.join(": ");
+            tracing::error!(causes, hint, "{what}; stopping");
+            failed(pipeline, deadline, error).await
+        }
     }
 }
 
@@ -139,10 +150,10 @@ async fn stop(pipeline: Pipeline, deadline: Duration) -> Result<ExitCode> {
     }
 }
 
-/// Stops what was started and returns the failure that ended it.
+/// Stops what was started and returns the failure that ended it. From here on `/readyz` says 503.
 async fn failed(pipeline: Pipeline, deadline: Duration, error: anyhow::Error) -> Result<ExitCode> {
     if let Err(second) = stop(pipeline, deadline).await {
-        tracing::warn!(error = Report::of(&second).to_string(), "the stop was not clean either");
+        tracing::warn!(error = format!("{second:#}"), "the stop was not clean either");
     }
     Err(error)
 }

@@ -29,6 +29,8 @@ struct Findings {
     processor_lag: Option<u64>,
     archive_lag: Option<u64>,
     lake_version: Option<u64>,
+    /// Rows that the processor has inserted since its start, over all tables.
+    rows_written: Option<u64>,
     log: Option<LogStatus>,
     free_disk_bytes: Option<u64>,
     /// Each with what to do.
@@ -82,6 +84,7 @@ async fn look_at(cx: &Context, layout: &Layout, found: &mut Findings) -> Result<
         found.processor_lag = status.processor_lag;
         found.archive_lag = status.archive_lag;
         found.lake_version = status.lake_version;
+        found.rows_written = status.rows_written;
         found.log = status.log;
         found.problems.extend(status.trouble);
         if status.version != found.version {
@@ -109,7 +112,7 @@ fn problem(error: anyhow::Error) -> String {
 }
 
 fn shown(found: &Findings) -> String {
-    let lag = |lag: Option<u64>| lag.map_or_else(|| "unknown".to_owned(), grouped);
+    let number = |number: Option<u64>| number.map_or_else(|| "unknown".to_owned(), grouped);
     let mut lines = vec![
         format!("chalkstream     {}", found.version),
         format!("data folder     {}", found.data_dir.display()),
@@ -139,8 +142,9 @@ fn shown(found: &Findings) -> String {
             grouped(*rejected)
         ));
     }
-    lines.push(format!("processor lag   {}", lag(found.processor_lag)));
-    lines.push(format!("archive lag     {}", lag(found.archive_lag)));
+    lines.push(format!("processor lag   {}", number(found.processor_lag)));
+    lines.push(format!("archive lag     {}", number(found.archive_lag)));
+    lines.push(format!("rows written    {}", number(found.rows_written)));
     for problem in &found.problems {
         lines.push(format!("problem: {problem}"));
     }

@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use crate::config::{Config, Span};
+use crate::control::{Access, access};
 use crate::failure::Advice;
-use crate::folder::{Layout, Runtime};
+use crate::folder::Layout;
 use crate::output::{grouped, note};
 use crate::send::{self, Journal, Problem, Progress, SendOptions, Summary, Target};
 use crate::tasks::Signals;
@@ -56,7 +57,10 @@ pub(crate) async fn run(args: Args, cx: Context) -> Result<ExitCode> {
         )
         .into());
     };
-    let url = args.url.clone().unwrap_or_else(|| running_url(&cx.config));
+    let url = match &args.url {
+        Some(url) => url.clone(),
+        None => running_url(&cx.config).await?,
+    };
     let target = Target::new(&url, key)?;
     let stdin = args.file.as_os_str() == "-";
     let journal = if stdin { None } else { Some(Arc::new(Journal::of(&args.file, target.url())?)) };
@@ -178,8 +182,15 @@ fn shown_summary(summary: &Summary) -> String {
 }
 
 /// Where the process on the data folder listens, else where one would.
-fn running_url(config: &Config) -> String {
-    Runtime::read(&Layout::new(&config.data_dir))
-        .and_then(|runtime| runtime.http_url)
-        .unwrap_or_else(|| format!("http://{}", config.ingest.listen))
+async fn running_url(config: &Config) -> Result<String> {
+    let configured = format!("http://{}", config.ingest.listen);
+    // Sending leaves no folder behind where there was none.
+    if !Layout::new(&config.data_dir).lock().is_file() {
+        return Ok(configured);
+    }
+    match access(config).await? {
+        Access::Running(client) => Ok(client.ready().await?.http_url.unwrap_or(configured)),
+        // A killed process may have left its addresses behind.
+        Access::Ours(_folder) => Ok(configured),
+    }
 }

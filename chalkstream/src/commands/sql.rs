@@ -1,18 +1,15 @@
 //! `sql QUERY`: a question to the views, as the user `reader`.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use chalkstream_sql::migrations;
 
 use super::Context;
 use crate::control::{Access, access};
 use crate::failure::Advice;
 use crate::folder::{Layout, Runtime};
 use crate::parts;
-
-/// How long a process that answers already may take until it is ready.
-const READY_PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -54,12 +51,16 @@ pub(crate) async fn run(args: Args, cx: Context) -> Result<ExitCode> {
     }
     match access(&cx.config).await? {
         Access::Running(client) => {
-            let url = wait_for_clickhouse(client.layout()).await?;
+            let url = clickhouse_url(client.ready().await?)?;
             ask(&reader(&url, client.layout())?, &query, &cx).await?;
         }
         Access::Ours(folder) => {
             let engine = parts::embedded_clickhouse(&folder, parts::FREE_PORT).await?;
-            let asked = async { ask(&reader(engine.url(), folder.layout())?, &query, &cx).await };
+            let asked = async {
+                // The folder may be new, or of an older version.
+                migrations::migrate(&engine.database()).await?;
+                ask(&reader(engine.url(), folder.layout())?, &query, &cx).await
+            };
             let asked = asked.await;
             engine.shutdown().await;
             asked?;
@@ -68,21 +69,8 @@ pub(crate) async fn run(args: Args, cx: Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A process that has just started says its addresses once it is ready.
-async fn wait_for_clickhouse(layout: &Layout) -> Result<String> {
-    let began = Instant::now();
-    let runtime = loop {
-        if let Some(runtime) = Runtime::read(layout) {
-            break runtime;
-        }
-        if began.elapsed() > READY_PATIENCE {
-            bail!(Advice::new(
-                "the running process is not ready, or is stopping",
-                "try again in a moment; its log lines tell more",
-            ));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+/// Where the running process has its ClickHouse.
+fn clickhouse_url(runtime: Runtime) -> Result<String> {
     match runtime.clickhouse_url {
         Some(url) => Ok(url),
         None => bail!(Advice::new(

@@ -12,10 +12,15 @@ use tokio::net::UnixStream;
 
 use crate::config::Config;
 use crate::failure::{Advice, Report};
-use crate::folder::{DataFolder, Layout};
+use crate::folder::{DataFolder, Layout, Runtime};
+use crate::output::note;
 
 /// How long a process may take to start or stop before a command gives up on it.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a process that answers already may take until it is ready.
+const READY_PATIENCE: Duration = Duration::from_secs(30);
+/// After this long, the person who waits is told for what.
+const SILENCE: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(50);
 /// No answer of this socket is larger.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
@@ -31,6 +36,7 @@ pub(crate) enum Access {
 pub(crate) async fn access(config: &Config) -> Result<Access> {
     let layout = Layout::new(&config.data_dir);
     let began = Instant::now();
+    let mut told = false;
     loop {
         let holder = match DataFolder::try_open(&config.data_dir)? {
             Ok(folder) => return Ok(Access::Ours(folder)),
@@ -40,7 +46,13 @@ pub(crate) async fn access(config: &Config) -> Result<Access> {
         let client = Client { layout: layout.clone() };
         match client.connect().await {
             Ok(_) => return Ok(Access::Running(client)),
-            Err(_) if began.elapsed() < PATIENCE => tokio::time::sleep(POLL).await,
+            Err(_) if began.elapsed() < PATIENCE => {
+                if !told && began.elapsed() > SILENCE {
+                    note(&format!("waiting for {holder}, which is starting or stopping"));
+                    told = true;
+                }
+                tokio::time::sleep(POLL).await;
+            }
             Err(error) => {
                 return Err(error.context(Advice::new(
                     format!(
@@ -64,6 +76,24 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// What the process has announced; one that has just started does so once it is ready.
+    pub(crate) async fn ready(&self) -> Result<Runtime> {
+        let began = Instant::now();
+        loop {
+            if let Some(runtime) = Runtime::read(&self.layout) {
+                return Ok(runtime);
+            }
+            if began.elapsed() > READY_PATIENCE {
+                return Err(Advice::new(
+                    "the running process is not ready, or is stopping",
+                    "try again in a moment; its log lines tell more",
+                )
+                .into());
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     async fn connect(&self) -> Result<hyper::client::conn::http1::SendRequest<Body>> {

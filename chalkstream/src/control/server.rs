@@ -16,6 +16,7 @@ use chalkstream_batch_jobs::archiver::ArchiverHandle;
 use chalkstream_event_log::{EventLog, Topic};
 use chalkstream_schemas::{PartitionId, SchoolId};
 use chalkstream_stream_processors::Progress;
+use chalkstream_stream_processors::metrics::Metrics;
 use serde::Deserialize;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -35,6 +36,7 @@ pub(crate) struct Control {
     pub(crate) registrar: Registrar,
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) processor: Option<watch::Receiver<Progress>>,
+    pub(crate) metrics: Option<Metrics>,
     pub(crate) archiver: Option<Arc<ArchiverHandle>>,
 }
 
@@ -66,6 +68,7 @@ impl Control {
             processor_lag,
             archive_lag,
             lake_version: self.archiver.as_ref().and_then(|handle| handle.progress().lake_version),
+            rows_written: self.metrics.as_ref().map(Metrics::rows_inserted),
         })
     }
 

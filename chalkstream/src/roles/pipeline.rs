@@ -7,12 +7,13 @@ use anyhow::{Context, Result};
 use chalkstream_batch_jobs::archiver::{Archiver, ArchiverHandle, ArchiverOptions};
 use chalkstream_event_log::EventLog;
 use chalkstream_event_log::blobs::BlobStore;
+use chalkstream_event_log::embedded::EmbeddedLog;
 use chalkstream_ingest::{Ingest, IngestParts, KeyStore, RunningIngest, Scope, SystemClock};
 use chalkstream_schemas::SchoolId;
 use chalkstream_sql::{Database, EmbeddedServer, migrations};
 use chalkstream_stream_processors::first_seen::FirstSeen;
 use chalkstream_stream_processors::{
-    Processor, ProcessorHandle, ProcessorOptions, RejectedHandle, RejectedOptions, RejectedWriter,
+    Processor, ProcessorHandle, ProcessorOptions, RejectedOptions, RejectedWriter,
 };
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -38,8 +39,10 @@ pub(super) struct Pipeline {
     folder: DataFolder,
     engine: Option<EmbeddedServer>,
     log: Option<Arc<dyn EventLog>>,
+    /// The same log where it is embedded, to be asked whether it still writes.
+    embedded: Option<Arc<EmbeddedLog>>,
     processor: Option<ProcessorHandle>,
-    rejected: Option<RejectedHandle>,
+    rejected: Option<watch::Watched>,
     archiver: Option<Arc<ArchiverHandle>>,
     ingest: Option<RunningIngest>,
     control: CancellationToken,
@@ -52,6 +55,7 @@ impl Pipeline {
             folder,
             engine: None,
             log: None,
+            embedded: None,
             processor: None,
             rejected: None,
             archiver: None,
@@ -74,6 +78,7 @@ impl Pipeline {
         };
         let opened = parts::open_log(config, self.folder.layout()).await?;
         self.log = Some(Arc::clone(&opened.log));
+        self.embedded.clone_from(&opened.embedded);
         if let Some(log) = opened.embedded.clone() {
             tasks.spawn("the event log", OnEnd::StopProcess, watch::embedded_log(log));
         }
@@ -161,7 +166,9 @@ impl Pipeline {
         let metrics = processor.metrics().clone();
         self.processor = Some(processor);
         let rejected = RejectedOptions::new(log(), database, metrics);
-        self.rejected = Some(RejectedWriter::start(rejected).await?);
+        let (watched, until_ended) = watch::rejected(RejectedWriter::start(rejected).await?);
+        tasks.spawn("the writer of rejected events", OnEnd::StopProcess, until_ended);
+        self.rejected = Some(watched);
         Ok(())
     }
 
@@ -194,6 +201,7 @@ impl Pipeline {
             registrar,
             log: Arc::clone(&opened.log),
             processor: self.processor.as_ref().map(ProcessorHandle::watch),
+            metrics: self.processor.as_ref().map(|processor| processor.metrics().clone()),
             archiver: self.archiver.clone(),
         };
         let path = self.folder.layout().socket();
@@ -216,13 +224,31 @@ impl Pipeline {
         }
     }
 
+    /// Why the process fails, told one part's failure: without the log every part stops, and
+    /// which of them is noticed first is chance.
+    pub(super) fn reason(&self, failure: anyhow::Error) -> anyhow::Error {
+        let stopped = self.embedded.as_ref().and_then(|log| log.stopped());
+        stopped.map_or(failure, |reason| watch::log_stopped(&reason))
+    }
+
     /// Stops what runs, in order, each part with what is left of the deadline. Goes on after an
     /// error, and returns the first.
     pub(super) async fn stop(self, deadline: Duration) -> Result<()> {
         let ends_at = Instant::now() + deadline;
         let left = || ends_at.saturating_duration_since(Instant::now());
-        let Self { role: _, folder, engine, log, processor, rejected, archiver, ingest, control } =
-            self;
+        let Self {
+            role: _,
+            folder,
+            engine,
+            log,
+            embedded,
+            processor,
+            rejected,
+            archiver,
+            ingest,
+            control,
+        } = self;
+        drop(embedded);
         let mut first: Result<()> = Ok(());
         let mut note = |what: &'static str, ended: Result<()>| {
             if let Err(error) = ended {
@@ -240,7 +266,7 @@ impl Pipeline {
         }
         control.cancel();
         if let Some(rejected) = rejected {
-            note("the writer of rejected events", rejected.shutdown().await.map_err(Into::into));
+            note("the writer of rejected events", rejected.shutdown().await);
         }
         if let Some(processor) = processor {
             note("the processor", processor.shutdown().await.map_err(Into::into));

@@ -139,3 +139,10 @@ fn reports_and_datasets_can_be_listed() {
     let datasets = run(folder.path(), &["dataset", "list", "--json"]).check(0, &[]).stdout;
     assert!(datasets.contains("\"name\":\"pykt\""), "{datasets}");
 }
+
+#[test]
+fn a_query_needs_no_earlier_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let count = json(folder.path(), &["sql", "SELECT count() AS events FROM events"]);
+    assert_eq!(count["events"], 0);
+}

@@ -2,11 +2,13 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Running, json as json_of, run};
+use crate::support::{Running, command, json as json_of, run, signal_to};
 
 /// Five learners, ten answers each: right from the fourth on.
 fn answers() -> Vec<Value> {
@@ -199,5 +201,56 @@ fn a_stopped_send_goes_on_where_it_was() {
     assert!(!journal_path.try_exists().unwrap(), "a complete run leaves no journal");
     let whole = running.run(&["send", path, "--key", &key, "--json"]).check(0, &[]).json();
     assert_eq!((&whole["accepted"], &whole["duplicate"]), (&json!(30), &json!(20)));
+    assert_eq!(running.stop(Signal::TERM).code(), Some(0));
+}
+
+/// With one connection, so that nothing is under way when the answer that is waited for comes.
+#[test]
+fn a_send_that_is_interrupted_waits_for_its_answers_and_can_go_on() {
+    const EVENTS: u64 = 60_000;
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(&folder.path().join("data"));
+    let key = running.create_key("lincoln", "events:backfill");
+    let file = folder.path().join("many.ndjson");
+    let event = |number: u64| {
+        json!({"id": format!("e-{number}"), "type": "login", "user_id": format!("u-{}", number % 50),
+               "occurred_at": "2026-03-02T09:00:00Z"})
+    };
+    let lines: String = (0..EVENTS).map(|number| format!("{}\n", event(number))).collect();
+    std::fs::write(&file, lines).unwrap();
+    let path = file.to_str().unwrap();
+    let args = ["send", path, "--key", &key, "--json", "--connections", "1", "--batch", "20"];
+    let journal = folder.path().join("many.ndjson.chalkstream-send");
+    let answered = || {
+        let text = std::fs::read_to_string(&journal).unwrap_or_default();
+        let journal: Value = serde_json::from_str(&text).unwrap_or_default();
+        journal["answered"].as_u64().unwrap_or_default()
+    };
+
+    let mut sending = command(&running.data_dir, &args);
+    let sending = sending.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while answered() == 0 {
+        assert!(Instant::now() < deadline, "nothing was answered");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal_to(sending.id(), Signal::INT);
+    let stopped = sending.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&stopped.stderr);
+    assert_eq!(stopped.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: stopped before the file's end\nhint: "), "{said}");
+    let first: Value = serde_json::from_slice(&stopped.stdout).unwrap();
+    let sent = first["sent"].as_u64().unwrap();
+    assert!(0 < sent && sent < EVENTS, "{first}");
+    assert_eq!(first["accepted"], sent, "{first}");
+    assert_eq!(answered(), sent, "the journal holds every answer");
+
+    let second = running.run(&args).check(0, &["going on after"]).json();
+    assert_eq!(second["sent"], EVENTS - sent, "{second}");
+    assert_eq!(second["duplicate"], 0, "{second}");
+    running.wait_until_visible();
+    assert_eq!(running.sql("SELECT count() AS events FROM events")[0]["events"], EVENTS);
+    let rows = running.json(&["doctor"])["rows_written"].as_u64().unwrap();
+    assert!(rows > EVENTS, "an event is a row of `events` and changes others: {rows}");
     assert_eq!(running.stop(Signal::TERM).code(), Some(0));
 }

@@ -88,6 +88,12 @@ pub(crate) fn json(data_dir: &Path, args: &[&str]) -> Value {
     run(data_dir, &args).check(0, &[]).json()
 }
 
+/// Sends a signal to a process that the test started.
+#[track_caller]
+pub(crate) fn signal_to(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
+}
+
 /// A running `standalone`; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -106,29 +112,47 @@ impl Running {
     /// The same with variables of the environment, such as another log.
     #[track_caller]
     pub(crate) fn start_with(data_dir: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut running = Self::spawn(data_dir, |command| {
+            command.envs(environment.iter().copied());
+        });
+        running.wait_until_ready();
+        running
+    }
+
+    /// Starts it as `prepare` wants it, and waits for nothing.
+    #[track_caller]
+    pub(crate) fn spawn(data_dir: &Path, prepare: impl FnOnce(&mut Command)) -> Self {
         let args = ["standalone", "--listen", "127.0.0.1:0", "--clickhouse-listen", "127.0.0.1:0"];
         std::fs::create_dir_all(data_dir).unwrap();
         let file = |ending| std::fs::File::create(data_dir.with_extension(ending)).unwrap();
         let mut command = command(data_dir, &args);
-        command.envs(environment.iter().copied());
+        prepare(&mut command);
         let process = command.stdout(file("out")).stderr(file("err")).spawn().unwrap();
-        let pid = u64::from(process.id());
-        let data_dir = data_dir.to_owned();
-        let mut running = Self { process, data_dir, runtime: Value::Null };
+        Self { process, data_dir: data_dir.to_owned(), runtime: Value::Null }
+    }
+
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_until_ready(&mut self) {
+        let pid = u64::from(self.pid());
         let deadline = Instant::now() + READY_DEADLINE;
         loop {
-            let text = std::fs::read_to_string(running.data_dir.join("runtime.json"));
+            let text = std::fs::read_to_string(self.data_dir.join("runtime.json"));
             let runtime: Value =
                 serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
             // A killed process leaves its file behind: the pid tells.
             if runtime["pid"].as_u64() == Some(pid) {
-                running.runtime = runtime;
-                return running;
+                self.runtime = runtime;
+                return;
             }
-            if let Some(status) = running.process.try_wait().unwrap() {
-                panic!("standalone ended with {status}:\n{}", running.said("err"));
+            if let Some(status) = self.process.try_wait().unwrap() {
+                panic!("standalone ended with {status}:\n{}", self.said("err"));
             }
-            assert!(Instant::now() < deadline, "not ready:\n{}", running.said("err"));
+            assert!(Instant::now() < deadline, "not ready:\n{}", self.said("err"));
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -208,8 +232,12 @@ impl Running {
     /// Sends a signal and waits for the end.
     #[track_caller]
     pub(crate) fn stop(mut self, signal: Signal) -> ExitStatus {
-        let pid = Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        signal_to(self.pid(), signal);
+        self.wait_for_end()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + STOP_DEADLINE;
         loop {
             if let Some(status) = self.process.try_wait().unwrap() {
