@@ -1,5 +1,7 @@
 -- One row per student and course, over the days asked for.
 -- Sums are taken over integers, and the one mean of shares is rounded, so that no order of rows shows.
+-- A quiz's share of its maximum is kept within 10,000 times either way: one absurd score must neither
+-- overflow the sum nor fail the school's report.
 WITH in_range AS (
     SELECT
         user_id,
@@ -50,7 +52,9 @@ quizzes AS (
         user_id,
         course_id,
         count(*) AS quizzes,
-        sum(CAST(round(1e8 * score / nullif(coalesce(max_score, 100.0), 0.0)) AS BIGINT)) / 1e6
+        sum(CAST(round(
+            1e8 * least(greatest(score / nullif(coalesce(max_score, 100.0), 0.0), -1e4), 1e4)
+        ) AS BIGINT)) / 1e6
             / nullif(count(nullif(coalesce(max_score, 100.0), 0.0)), 0) AS mean_quiz_score
     FROM in_range
     WHERE type = 'quiz_complete'

@@ -253,6 +253,25 @@ async fn what_cannot_be_asked_for_is_refused_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_absurd_score_of_one_student_does_not_fail_the_schools_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::open(folder.path());
+    let quiz = |user, data| event("quiz_complete", user, "2026-01-05T09:00:00Z", json!({}), data);
+    let events = [
+        quiz("high", json!({ "quiz_id": "q", "score": 1e15 })),
+        quiz("low", json!({ "quiz_id": "q", "score": -1e15, "max_score": 1e-9 })),
+        quiz("infinite", json!({ "quiz_id": "q", "score": 1e15, "max_score": 1e-300 })),
+        quiz("plain", json!({ "quiz_id": "q", "score": 8, "max_score": 10 })),
+    ];
+    world.send(SCHOOL, &events).await;
+    world.archive_all().await;
+    let asked = request("student-performance", &folder.path().join("out"));
+    let (_, csv) = run(&world, &asked).await;
+    let scores: Vec<_> = csv.lines().skip(1).map(|line| line.split(',').nth(7).unwrap()).collect();
+    assert_eq!(scores, ["1000000", "1000000", "-1000000", "80"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attempts_of_the_lake_equal_a_fold_of_the_log_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     let world = World::open(folder.path());
