@@ -286,7 +286,8 @@ impl EngagementDaily {
         seconds: Option<f64>,
     ) -> Interaction {
         let time = seconds.map(|seconds| (Metric::QuizMs, whole_ms(seconds)));
-        let other = self.quizzes.iter().rposition(|it| it.key == key && it.completed != completed);
+        // The oldest first: the n-th begun and the n-th completed are one, as in the reports' SQL.
+        let other = self.quizzes.iter().position(|it| it.key == key && it.completed != completed);
         if let Some(other) = other {
             // The second of the two: counted already, and perhaps timed.
             let other = self.quizzes.remove(other);

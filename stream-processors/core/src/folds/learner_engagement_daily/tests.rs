@@ -64,6 +64,9 @@ fn a_quiz_counts_once() {
     check_quiz(&[untimed], "1 0 0");
     check_quiz(&[begun, other], "2 130000 40");
     check_quiz(&[begun, plain, begun, plain], "2 120000 40");
+    // Begun twice and completed once: the first of the two is the one that was completed.
+    check_quiz(&[begun, untimed, plain], "2 60000 20");
+    check_quiz(&[untimed, begun, plain], "2 130000 40");
 }
 
 #[test]
