@@ -1,5 +1,7 @@
 //! The binary under measurement: a role of `bin/chalkstream` on free ports in a folder of its own.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -89,6 +91,23 @@ impl Server {
         let row = self.json(&["sql", query])?;
         let value = row.as_object().and_then(|row| row.values().next());
         value.and_then(Value::as_u64).with_context(|| format!("{query} gave {row}"))
+    }
+
+    /// Sum of the Prometheus samples of these metrics, whatever their labels. Costs the server
+    /// next to nothing, so it may be asked while it is measured.
+    pub(crate) fn metric(&self, names: &[&str]) -> Result<u64> {
+        let mut tcp = TcpStream::connect(self.http_address()?)?;
+        tcp.write_all(b"GET /metrics HTTP/1.0\r\nhost: bench\r\n\r\n")?;
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer)?;
+        let samples = answer.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let name = series.split('{').next()?;
+            names.contains(&name).then(|| value.parse::<u64>())
+        });
+        let values = samples.collect::<Result<Vec<_>, _>>()?;
+        anyhow::ensure!(!values.is_empty(), "/metrics has none of {}", names.join(", "));
+        Ok(values.iter().sum())
     }
 
     /// Largest resident memory so far, in MiB.
