@@ -272,6 +272,24 @@ async fn an_absurd_score_of_one_student_does_not_fail_the_schools_report() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quiz_tried_as_a_teacher_takes_nothing_from_the_students_quiz() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::open(folder.path());
+    let begun = json!({ "quiz_id": "q", "duration_seconds": 10 });
+    let done = json!({ "quiz_id": "q", "score": 1, "duration_seconds": 30 });
+    let teacher = json!({ "user_role": "teacher" });
+    let events = [
+        event("quiz_attempt", "amy", "2026-01-05T09:00:00Z", teacher, begun),
+        event("quiz_complete", "amy", "2026-01-05T09:10:00Z", json!({}), done),
+    ];
+    world.send(SCHOOL, &events).await;
+    world.archive_all().await;
+    let asked = request("student-performance", &folder.path().join("out"));
+    let (_, csv) = run(&world, &asked).await;
+    assert_eq!(csv.lines().nth(1).and_then(|line| line.rsplit(',').next()), Some("30"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attempts_of_the_lake_equal_a_fold_of_the_log_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     let world = World::open(folder.path());

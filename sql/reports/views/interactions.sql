@@ -25,7 +25,7 @@ numbered AS (
     SELECT
         *,
         row_number() OVER (
-            PARTITION BY school_id, user_id, quiz_id, quiz_attempt_id, type
+            PARTITION BY school_id, user_id, user_role, quiz_id, quiz_attempt_id, type
             ORDER BY log_offset
         ) AS taking
     FROM acts
@@ -35,7 +35,7 @@ quizzes AS (
     SELECT
         *,
         row_number() OVER (
-            PARTITION BY school_id, user_id, quiz_id, quiz_attempt_id, taking
+            PARTITION BY school_id, user_id, user_role, quiz_id, quiz_attempt_id, taking
             ORDER BY log_offset
         ) AS place
     FROM numbered
