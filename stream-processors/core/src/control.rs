@@ -189,38 +189,45 @@ impl ControlState {
                         forget: skill.p_forget,
                     };
                     table.insert(texts.symbols.intern(skill.skill_id.as_str()), parameters);
-                    rows.row(at, &SkillParametersRow {
-                        epoch,
-                        school_id,
-                        skill_id: skill.skill_id.as_str(),
-                        model_version,
-                        p_init: skill.p_init,
-                        p_learn: skill.p_learn,
-                        p_guess: skill.p_guess,
-                        p_slip: skill.p_slip,
-                        p_forget: skill.p_forget,
-                        loaded_at: record.issued_at,
-                        version,
-                    });
+                    rows.row(
+                        at,
+                        &SkillParametersRow {
+                            epoch,
+                            school_id,
+                            skill_id: skill.skill_id.as_str(),
+                            model_version,
+                            p_init: skill.p_init,
+                            p_learn: skill.p_learn,
+                            p_guess: skill.p_guess,
+                            p_slip: skill.p_slip,
+                            p_forget: skill.p_forget,
+                            loaded_at: record.issued_at,
+                            version,
+                        },
+                    );
                 }
                 let table = Table { model, skills: table, changed_by: at.offset, touched: true };
                 self.tables.insert(school, table);
             }
             ControlBody::SchoolSettings { school_id, name, time_zone } => {
-                let zone = check_time_zone(time_zone).map_err(|_unknown| ControlError::TimeZone {
-                    school_id: school_id.to_string(),
-                    time_zone: time_zone.clone(),
-                })?;
+                let zone =
+                    check_time_zone(time_zone).map_err(|_unknown| ControlError::TimeZone {
+                        school_id: school_id.to_string(),
+                        time_zone: time_zone.clone(),
+                    })?;
                 let school = texts.symbols.intern(school_id.as_str());
                 self.schools.insert(school, School { zone, changed_by: at.offset, touched: true });
-                rows.row(at, &SchoolRow {
-                    epoch,
-                    school_id: school_id.as_str(),
-                    name,
-                    time_zone: zone.name(),
-                    updated_at: record.issued_at,
-                    version,
-                });
+                rows.row(
+                    at,
+                    &SchoolRow {
+                        epoch,
+                        school_id: school_id.as_str(),
+                        name,
+                        time_zone: zone.name(),
+                        updated_at: record.issued_at,
+                        version,
+                    },
+                );
             }
         }
         self.applied.insert(*record.control_id.as_bytes());

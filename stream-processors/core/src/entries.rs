@@ -52,7 +52,8 @@ impl<K: Ord + Copy, S> Entries<K, S> {
 
     /// Every entry, in the order of `name`: keys are numbers that a restore deals anew.
     pub(crate) fn by_name<N: Ord>(&self, name: impl Fn(K) -> N) -> Vec<(N, &S)> {
-        let mut named: Vec<_> = self.sorted.iter().map(|(key, state)| (name(*key), state)).collect();
+        let mut named: Vec<_> =
+            self.sorted.iter().map(|(key, state)| (name(*key), state)).collect();
         named.sort_by(|a, b| a.0.cmp(&b.0));
         named
     }

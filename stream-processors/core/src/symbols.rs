@@ -38,8 +38,11 @@ pub struct Symbols {
 
 impl Default for Symbols {
     fn default() -> Self {
-        let mut symbols =
-            Self { texts: Vec::new(), lookup: HashTable::new(), hasher: DefaultHashBuilder::default() };
+        let mut symbols = Self {
+            texts: Vec::new(),
+            lookup: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+        };
         symbols.intern("");
         symbols
     }

@@ -51,7 +51,13 @@ pub(crate) fn school_zone(zone: &str) -> ControlRecord {
     }
 }
 
-pub(crate) fn bkt(id: u128, school: Option<&str>, version: &str, skill: &str, init: f64) -> ControlRecord {
+pub(crate) fn bkt(
+    id: u128,
+    school: Option<&str>,
+    version: &str,
+    skill: &str,
+    init: f64,
+) -> ControlRecord {
     let table = chalkstream_schemas::control::encode_bkt(&[chalkstream_schemas::BktSkill {
         skill_id: chalkstream_schemas::SkillId::parse(skill).unwrap(),
         p_init: init,

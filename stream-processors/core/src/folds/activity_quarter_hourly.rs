@@ -63,17 +63,20 @@ impl Quarter {
     }
 
     fn row<S: RowSink>(&self, owner: &Owner<'_>, rows: &mut S) {
-        rows.row(owner.at, &ActivityRow {
-            epoch: owner.epoch,
-            school_id: owner.school_id,
-            bucket_at: self.starts_at(),
-            user_id: owner.id,
-            log_partition: owner.at.partition,
-            part: self.part,
-            event_count: self.event_count,
-            learner: self.number & 2 != 0,
-            version: owner.version(),
-        });
+        rows.row(
+            owner.at,
+            &ActivityRow {
+                epoch: owner.epoch,
+                school_id: owner.school_id,
+                bucket_at: self.starts_at(),
+                user_id: owner.id,
+                log_partition: owner.at.partition,
+                part: self.part,
+                event_count: self.event_count,
+                learner: self.number & 2 != 0,
+                version: owner.version(),
+            },
+        );
     }
 }
 

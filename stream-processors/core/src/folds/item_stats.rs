@@ -160,16 +160,19 @@ impl SharedFold for ItemStats {
 
     fn event_rows<S: RowSink>(event: &LearningEvent, owner: &Owner<'_>, rows: &mut S) {
         let Some((answer, correct)) = graded_answer(event) else { return };
-        rows.row(owner.at, &ItemLearnerRow {
-            epoch: owner.epoch,
-            school_id: owner.school_id,
-            item_id: answer.item_id.as_str(),
-            user_id: owner.id,
-            log_partition: owner.at.partition,
-            first_attempt: answer.attempt_number.is_none_or(|number| number <= 1),
-            correct,
-            version: u64::MAX - owner.at.offset.get(),
-        });
+        rows.row(
+            owner.at,
+            &ItemLearnerRow {
+                epoch: owner.epoch,
+                school_id: owner.school_id,
+                item_id: answer.item_id.as_str(),
+                user_id: owner.id,
+                log_partition: owner.at.partition,
+                first_attempt: answer.attempt_number.is_none_or(|number| number <= 1),
+                correct,
+                version: u64::MAX - owner.at.offset.get(),
+            },
+        );
     }
 
     fn apply(&mut self, event: &LearningEvent) {
@@ -190,21 +193,24 @@ impl SharedFold for ItemStats {
         let times: Vec<_> = self.times.iter().map(|(at, count)| (*at, u64::from(*count))).collect();
         let answers: Vec<_> =
             self.answers.iter().map(|(text, count)| (&**text, u64::from(*count))).collect();
-        rows.row(owner.at, &ItemStatsRow {
-            epoch: owner.epoch,
-            school_id: owner.school_id,
-            item_id: owner.id,
-            log_partition: owner.at.partition,
-            part,
-            attempts: self.attempts,
-            correct_count: self.correct_count,
-            hints_used: self.hints_used,
-            time_ms_sum: self.time_ms_sum,
-            time_count: self.time_count,
-            time_histogram: Pairs(&times),
-            answers: Pairs(&answers),
-            version: owner.version(),
-        });
+        rows.row(
+            owner.at,
+            &ItemStatsRow {
+                epoch: owner.epoch,
+                school_id: owner.school_id,
+                item_id: owner.id,
+                log_partition: owner.at.partition,
+                part,
+                attempts: self.attempts,
+                correct_count: self.correct_count,
+                hints_used: self.hints_used,
+                time_ms_sum: self.time_ms_sum,
+                time_count: self.time_count,
+                time_histogram: Pairs(&times),
+                answers: Pairs(&answers),
+                version: owner.version(),
+            },
+        );
     }
 
     fn encode(&self, out: &mut Encoder) {

@@ -227,11 +227,17 @@ impl EngagementDaily {
                 timed(Metric::Videos, Metric::VideoMs, Some(it.duration_seconds), Some(10))
             }
             Payload::QuizAttempt(it) => {
-                let key = quiz_key(it.quiz_id.as_str(), it.quiz_attempt_id.as_ref().map(|id| id.as_str()));
+                let key = quiz_key(
+                    it.quiz_id.as_str(),
+                    it.quiz_attempt_id.as_ref().map(|id| id.as_str()),
+                );
                 self.quiz(key, time, false, it.duration_seconds)
             }
             Payload::QuizComplete(it) => {
-                let key = quiz_key(it.quiz_id.as_str(), it.quiz_attempt_id.as_ref().map(|id| id.as_str()));
+                let key = quiz_key(
+                    it.quiz_id.as_str(),
+                    it.quiz_attempt_id.as_ref().map(|id| id.as_str()),
+                );
                 self.quiz(key, time, true, it.duration_seconds)
             }
             Payload::AssignmentSubmit(it) => {
@@ -305,38 +311,41 @@ impl CourseDay {
     fn row<S: RowSink>(&self, owner: &Owner<'_>, rows: &mut S) {
         let all = self.sums.all();
         let sum = |metric: Metric| all.get(metric as usize).copied().unwrap_or(0);
-        rows.row(owner.at, &EngagementRow {
-            epoch: owner.epoch,
-            school_id: owner.school_id,
-            user_id: owner.id,
-            course_id: owner.texts.symbols.text(self.course),
-            day: self.day,
-            log_partition: owner.at.partition,
-            part: self.part,
-            logins: sum(Metric::Logins),
-            page_views: sum(Metric::PageViews),
-            videos: sum(Metric::Videos),
-            quizzes: sum(Metric::Quizzes),
-            assignments: sum(Metric::Assignments),
-            discussions: sum(Metric::Discussions),
-            peer_interactions: sum(Metric::PeerInteractions),
-            resources: sum(Metric::Resources),
-            lessons: sum(Metric::Lessons),
-            answers: sum(Metric::Answers),
-            page_view_ms: sum(Metric::PageViewMs),
-            video_ms: sum(Metric::VideoMs),
-            quiz_ms: sum(Metric::QuizMs),
-            assignment_ms: sum(Metric::AssignmentMs),
-            discussion_ms: sum(Metric::DiscussionMs),
-            peer_ms: sum(Metric::PeerMs),
-            resource_ms: sum(Metric::ResourceMs),
-            lesson_ms: sum(Metric::LessonMs),
-            answer_ms: sum(Metric::AnswerMs),
-            active_ms: self.spans.active_ms(),
-            engagement_weighted_ms_tenths: sum(Metric::WeightedMs),
-            engagement_weight_tenths: sum(Metric::Weight),
-            version: owner.version(),
-        });
+        rows.row(
+            owner.at,
+            &EngagementRow {
+                epoch: owner.epoch,
+                school_id: owner.school_id,
+                user_id: owner.id,
+                course_id: owner.texts.symbols.text(self.course),
+                day: self.day,
+                log_partition: owner.at.partition,
+                part: self.part,
+                logins: sum(Metric::Logins),
+                page_views: sum(Metric::PageViews),
+                videos: sum(Metric::Videos),
+                quizzes: sum(Metric::Quizzes),
+                assignments: sum(Metric::Assignments),
+                discussions: sum(Metric::Discussions),
+                peer_interactions: sum(Metric::PeerInteractions),
+                resources: sum(Metric::Resources),
+                lessons: sum(Metric::Lessons),
+                answers: sum(Metric::Answers),
+                page_view_ms: sum(Metric::PageViewMs),
+                video_ms: sum(Metric::VideoMs),
+                quiz_ms: sum(Metric::QuizMs),
+                assignment_ms: sum(Metric::AssignmentMs),
+                discussion_ms: sum(Metric::DiscussionMs),
+                peer_ms: sum(Metric::PeerMs),
+                resource_ms: sum(Metric::ResourceMs),
+                lesson_ms: sum(Metric::LessonMs),
+                answer_ms: sum(Metric::AnswerMs),
+                active_ms: self.spans.active_ms(),
+                engagement_weighted_ms_tenths: sum(Metric::WeightedMs),
+                engagement_weight_tenths: sum(Metric::Weight),
+                version: owner.version(),
+            },
+        );
     }
 }
 

@@ -86,22 +86,25 @@ impl Session {
                 automatic.as_str()
             }
         };
-        rows.row(owner.at, &SessionRow {
-            epoch: owner.epoch,
-            school_id: owner.school_id,
-            user_id: owner.id,
-            session_id,
-            started_at,
-            log_partition: owner.at.partition,
-            part: self.part,
-            ended_at: self.spans.end(),
-            active_ms: self.spans.active_ms(),
-            event_count: self.event_count,
-            answers: self.answers,
-            correct_count: self.correct_count,
-            version: owner.version(),
-            gone: u8::from(gone),
-        });
+        rows.row(
+            owner.at,
+            &SessionRow {
+                epoch: owner.epoch,
+                school_id: owner.school_id,
+                user_id: owner.id,
+                session_id,
+                started_at,
+                log_partition: owner.at.partition,
+                part: self.part,
+                ended_at: self.spans.end(),
+                active_ms: self.spans.active_ms(),
+                event_count: self.event_count,
+                answers: self.answers,
+                correct_count: self.correct_count,
+                version: owner.version(),
+                gone: u8::from(gone),
+            },
+        );
     }
 
     /// Whether a point lies less than 30 minutes from the session.

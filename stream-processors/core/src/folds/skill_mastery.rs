@@ -174,7 +174,8 @@ impl LearnerFold for SkillMastery {
             let packed = self.skills.entry(draft.skill, || Skill::new(&bkt).pack());
             let mut skill = Skill::unpack(packed);
             if skill.attempts > 0 {
-                draft.elapsed_ms = Some(time.ms_since(skill.last_practised_at).max(0).unsigned_abs());
+                draft.elapsed_ms =
+                    Some(time.ms_since(skill.last_practised_at).max(0).unsigned_abs());
             }
             skill.last_practised_at = skill.last_practised_at.max(time);
             skill.touched = true;
@@ -205,22 +206,25 @@ impl LearnerFold for SkillMastery {
             if symbol == Symbol::EMPTY {
                 continue;
             }
-            rows.row(owner.at, &SkillMasteryRow {
-                epoch: owner.epoch,
-                school_id: owner.school_id,
-                user_id: owner.id,
-                skill_id: owner.texts.symbols.text(symbol),
-                log_partition: owner.at.partition,
-                p_known: skill.known.p(),
-                mastered: skill.known.p() >= MASTERED,
-                attempts: skill.attempts,
-                correct_count: skill.correct_count,
-                current_streak: skill.current_streak,
-                longest_streak: skill.longest_streak,
-                last_practised_at: skill.last_practised_at,
-                model_version: model_text(owner.texts, skill.model),
-                version: owner.version(),
-            });
+            rows.row(
+                owner.at,
+                &SkillMasteryRow {
+                    epoch: owner.epoch,
+                    school_id: owner.school_id,
+                    user_id: owner.id,
+                    skill_id: owner.texts.symbols.text(symbol),
+                    log_partition: owner.at.partition,
+                    p_known: skill.known.p(),
+                    mastered: skill.known.p() >= MASTERED,
+                    attempts: skill.attempts,
+                    correct_count: skill.correct_count,
+                    current_streak: skill.current_streak,
+                    longest_streak: skill.longest_streak,
+                    last_practised_at: skill.last_practised_at,
+                    model_version: model_text(owner.texts, skill.model),
+                    version: owner.version(),
+                },
+            );
         }
     }
 

@@ -92,7 +92,10 @@ fn a_learner_with_fifty_skills_stays_small() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the test measures; the folds it calls have no clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test measures; the folds it calls have no clock"
+)]
 fn decoding_folding_and_encoding_keep_up() {
     let _alone = ALONE.lock().unwrap();
     const EVENTS: u64 = 60_000;
@@ -114,12 +117,16 @@ fn decoding_folding_and_encoding_keep_up() {
         }
         if offset % 10_000 == 9_999 {
             state.drain_rows(&mut rows);
-            row_count += rows.take().iter().map(chalkstream_core::TableBatch::row_count).sum::<usize>();
+            row_count +=
+                rows.take().iter().map(chalkstream_core::TableBatch::row_count).sum::<usize>();
         }
     }
     let seconds = begin.elapsed().as_secs_f64();
     let rate = EVENTS as f64 / seconds;
-    println!("{rate:.0} events/s on one core, {:.2} rows an event", row_count as f64 / EVENTS as f64);
+    println!(
+        "{rate:.0} events/s on one core, {:.2} rows an event",
+        row_count as f64 / EVENTS as f64
+    );
     // An unoptimised build on a busy machine: the budget itself is checked by the bench.
     assert!(rate > 2_000.0, "only {rate:.0} events/s");
 }

@@ -65,10 +65,8 @@ fn tables() -> BTreeMap<String, Vec<(String, String)>> {
 }
 
 fn check<R: TableRow>() {
-    let rows: Vec<_> = R::COLUMNS
-        .iter()
-        .map(|column| (column.name.to_owned(), column.kind.to_string()))
-        .collect();
+    let rows: Vec<_> =
+        R::COLUMNS.iter().map(|column| (column.name.to_owned(), column.kind.to_string())).collect();
     assert_eq!(tables()[R::TABLE], rows, "{}", R::TABLE);
 }
 

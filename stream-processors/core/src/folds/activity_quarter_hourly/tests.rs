@@ -19,9 +19,12 @@ fn events_fall_into_quarters_of_an_hour_and_only_students_are_learners() {
     .of("activity_quarter_hourly_state");
     let found: Vec<_> =
         rows.iter().map(|row| cells(row, "bucket_at user_id event_count learner")).collect();
-    assert_eq!(found, [
-        "2026-03-02T10:00:00.000Z kim 2 true",
-        "2026-03-02T10:00:00.000Z ms-ito 1 false",
-        "2026-03-02T10:15:00.000Z kim 1 true",
-    ]);
+    assert_eq!(
+        found,
+        [
+            "2026-03-02T10:00:00.000Z kim 2 true",
+            "2026-03-02T10:00:00.000Z ms-ito 1 false",
+            "2026-03-02T10:15:00.000Z kim 1 true",
+        ]
+    );
 }

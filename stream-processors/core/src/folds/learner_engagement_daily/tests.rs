@@ -32,7 +32,8 @@ fn every_kind_is_counted_once_with_its_time() {
     .of("learner_engagement_daily_state");
     assert_eq!(rows.len(), 2);
     assert_eq!(cells(&rows[0], "course_id page_views page_view_ms"), " 1 1000");
-    let counts = "logins videos assignments discussions peer_interactions lessons resources quizzes";
+    let counts =
+        "logins videos assignments discussions peer_interactions lessons resources quizzes";
     assert_eq!(cells(&rows[1], counts), "1 1 1 2 1 2 1 0");
     let times = "video_ms assignment_ms discussion_ms peer_ms lesson_ms";
     assert_eq!(cells(&rows[1], times), "12500 10000 2000 4000 30000");
@@ -91,16 +92,14 @@ fn a_day_is_the_schools_day_also_when_the_clock_changes() {
     state.drain_rows(&mut rows);
     let rows = rows.of("learner_engagement_daily_state");
     let days: Vec<_> = rows.iter().map(|row| cells(row, "day logins")).collect();
-    let expected =
-        ["2026-03-28 1", "2026-03-29 2", "2026-03-30 1", "2026-10-25 2", "2026-10-26 1"];
+    let expected = ["2026-03-28 1", "2026-03-29 2", "2026-03-30 1", "2026-10-25 2", "2026-10-26 1"];
     assert_eq!(days, expected);
 }
 
 #[test]
 fn a_late_event_after_eviction_begins_a_partial() {
-    let mut events: Vec<_> = (1..=6)
-        .map(|day| of(day, "login", &format!("2026-03-0{day}T10:00:00Z"), "", ""))
-        .collect();
+    let mut events: Vec<_> =
+        (1..=6).map(|day| of(day, "login", &format!("2026-03-0{day}T10:00:00Z"), "", "")).collect();
     events.push(of(7, "login", "2026-03-01T11:00:00Z", "", ""));
     let rows = fold(&events).of("learner_engagement_daily_state");
     let first: Vec<_> = rows.iter().filter(|row| row["day"] == "2026-03-01").collect();

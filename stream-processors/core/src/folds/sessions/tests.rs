@@ -17,12 +17,12 @@ fn check(events: &[(&str, Option<&str>)], expected: &[&str]) {
     let events: Vec<_> =
         (0..).zip(events).map(|(number, (time, session))| view(number, time, *session)).collect();
     let rows = fold(&events).of("sessions_state");
-    let found: Vec<_> =
-        rows.iter().map(|row| cells(row, "session_id started_at ended_at event_count active_ms")).collect();
-    let mut expected: Vec<_> = expected
+    let found: Vec<_> = rows
         .iter()
-        .map(|it| it.replace('@', "2026-03-02T").replace('Z', ".000Z"))
+        .map(|row| cells(row, "session_id started_at ended_at event_count active_ms"))
         .collect();
+    let mut expected: Vec<_> =
+        expected.iter().map(|it| it.replace('@', "2026-03-02T").replace('Z', ".000Z")).collect();
     expected.sort();
     let mut found = found;
     found.sort();
@@ -81,7 +81,11 @@ fn a_device_that_comes_back_after_days_keeps_its_session_together() {
     let mut events = vec![view(0, "10:00:00", None)];
     let later = r#""type":"page_view","user_id":"kim","occurred_at":"2026-03-09T10:00:00Z","data":{"page":"p"}"#;
     events.push(event(1, later));
-    events.extend([view(2, "12:00:00", None), view(3, "12:01:00", None), view(4, "12:02:00", None)]);
+    events.extend([
+        view(2, "12:00:00", None),
+        view(3, "12:01:00", None),
+        view(4, "12:02:00", None),
+    ]);
     let rows = fold(&events).of("sessions_state");
     let counts: Vec<_> = rows.iter().map(|row| cells(row, "event_count active_ms")).collect();
     assert_eq!(rows.len(), 3);

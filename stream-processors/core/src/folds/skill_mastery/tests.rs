@@ -9,11 +9,10 @@ const A_WRONG: &str = r#""data":{"item_id":"i","skill_ids":["a"],"correct":false
 #[test]
 fn counts_and_streaks_follow_the_answers() {
     let answers = [A, A, A_WRONG, A];
-    let events: Vec<_> =
-        (0_u32..)
-            .zip(answers)
-            .map(|(at, rest)| answer(at.into(), "kim", 60_000 * i64::from(at), rest))
-            .collect();
+    let events: Vec<_> = (0_u32..)
+        .zip(answers)
+        .map(|(at, rest)| answer(at.into(), "kim", 60_000 * i64::from(at), rest))
+        .collect();
     let rows = fold(&events).of("skill_mastery_state");
     assert_eq!(rows.len(), 1);
     let columns = "skill_id attempts correct_count current_streak longest_streak mastered \
@@ -55,7 +54,8 @@ fn a_skill_named_twice_counts_once_and_no_skill_has_no_mastery() {
 
 #[test]
 fn teachers_and_ungraded_answers_teach_nothing() {
-    let teacher = r#""user_role":"teacher","data":{"item_id":"i","skill_ids":["a"],"correct":true}"#;
+    let teacher =
+        r#""user_role":"teacher","data":{"item_id":"i","skill_ids":["a"],"correct":true}"#;
     let ungraded = r#""data":{"item_id":"i","skill_ids":["a"],"graded":false}"#;
     let rows = fold(&[answer(1, "kim", 0, teacher), answer(2, "lee", 1000, ungraded)]);
     assert!(rows.of("attempts_raw").is_empty());
