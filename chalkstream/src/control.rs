@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{Access, access};
-pub(crate) use server::{Control, serve};
+pub(crate) use server::{Control, RejectedWritten, serve};
 
 /// How the pipeline is doing, for `doctor`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -86,6 +86,11 @@ impl RejectedHandle {
         !self.task.is_finished()
     }
 
+    /// The first offset of each partition that `rejected_events` does not hold yet, as it moves.
+    pub fn watch(&self) -> watch::Receiver<BTreeMap<PartitionId, LogOffset>> {
+        self.written.clone()
+    }
+
     /// Waits until `rejected_events` holds everything that the rejected log holds now.
     pub async fn wait_until_caught_up(&self) -> Result<(), Error> {
         let mut ends = BTreeMap::new();
@@ -208,7 +213,10 @@ impl Writer {
         let failed = |doing| move |source| Error::Log { doing, source: Box::new(source) };
         let bounds =
             self.options.log.bounds(Topic::Rejected, partition).await.map_err(failed("ask"))?;
-        let written = self.positions.read(partition).await;
+        let written = tokio::select! {
+            written = self.positions.read(partition) => written,
+            () = self.stop.cancelled() => return Ok(()),
+        };
         let from = written
             .filter(|from| (bounds.first..=bounds.end).contains(from))
             .unwrap_or(bounds.first);

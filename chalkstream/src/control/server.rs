@@ -1,5 +1,6 @@
 //! The answering side of `control.sock`.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use chalkstream_batch_jobs::archiver::ArchiverHandle;
 use chalkstream_event_log::{EventLog, Topic};
-use chalkstream_schemas::{PartitionId, SchoolId};
+use chalkstream_schemas::{LogOffset, PartitionId, SchoolId};
 use chalkstream_stream_processors::Progress;
 use chalkstream_stream_processors::metrics::Metrics;
 use serde::Deserialize;
@@ -29,6 +30,9 @@ use crate::registrar::{NewKey, NewSchool, Registrar};
 /// The largest table of a model.
 const MODEL_MAX_BYTES: usize = 256 << 20;
 
+/// How far `rejected_events` is, as it moves.
+pub(crate) type RejectedWritten = watch::Receiver<BTreeMap<PartitionId, LogOffset>>;
+
 /// What the process can be asked about.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -37,6 +41,7 @@ pub(crate) struct Control {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) processor: Option<watch::Receiver<Progress>>,
     pub(crate) metrics: Option<Metrics>,
+    pub(crate) rejected: Option<RejectedWritten>,
     pub(crate) archiver: Option<Arc<ArchiverHandle>>,
 }
 
@@ -72,15 +77,28 @@ impl Control {
         })
     }
 
-    /// Records acknowledged that the views do not show yet, over all partitions.
+    /// Records acknowledged that the views do not show yet, of both logs and all partitions.
     async fn lag(&self, progress: &Progress) -> Result<u64> {
-        let mut lag = 0;
-        for partition in (0..self.log.partitions(Topic::Events)).map(PartitionId::new) {
-            let end = self.log.bounds(Topic::Events, partition).await?.end.get();
-            let visible = progress.partitions.get(&partition).map_or(0, |at| at.visible.get());
-            lag += end.saturating_sub(visible);
+        let folded = |id| progress.partitions.get(&id).map(|at| at.visible);
+        let mut lag = self.behind(Topic::Events, folded).await?;
+        if let Some(rejected) = &self.rejected {
+            let written = rejected.borrow().clone();
+            lag += self.behind(Topic::Rejected, |id| written.get(&id).copied()).await?;
         }
         Ok(lag)
+    }
+
+    async fn behind(
+        &self,
+        topic: Topic,
+        visible: impl Fn(PartitionId) -> Option<LogOffset>,
+    ) -> Result<u64> {
+        let mut behind = 0;
+        for partition in (0..self.log.partitions(topic)).map(PartitionId::new) {
+            let end = self.log.bounds(topic, partition).await?.end.get();
+            behind += end.saturating_sub(visible(partition).map_or(0, LogOffset::get));
+        }
+        Ok(behind)
     }
 
     async fn records(&self, topic: Topic) -> Result<u64> {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ready, Role, watch};
 use crate::config::Config;
-use crate::control::{self, Control};
+use crate::control::{self, Control, RejectedWritten};
 use crate::failure::Advice;
 use crate::folder::{DataFolder, Runtime};
 use crate::parts::{self, OpenLog};
@@ -43,6 +43,7 @@ pub(super) struct Pipeline {
     embedded: Option<Arc<EmbeddedLog>>,
     processor: Option<ProcessorHandle>,
     rejected: Option<watch::Watched>,
+    rejected_written: Option<RejectedWritten>,
     archiver: Option<Arc<ArchiverHandle>>,
     ingest: Option<RunningIngest>,
     control: CancellationToken,
@@ -58,6 +59,7 @@ impl Pipeline {
             embedded: None,
             processor: None,
             rejected: None,
+            rejected_written: None,
             archiver: None,
             ingest: None,
             control: CancellationToken::new(),
@@ -166,7 +168,9 @@ impl Pipeline {
         let metrics = processor.metrics().clone();
         self.processor = Some(processor);
         let rejected = RejectedOptions::new(log(), database, metrics);
-        let (watched, until_ended) = watch::rejected(RejectedWriter::start(rejected).await?);
+        let rejected = RejectedWriter::start(rejected).await?;
+        self.rejected_written = Some(rejected.watch());
+        let (watched, until_ended) = watch::rejected(rejected);
         tasks.spawn("the writer of rejected events", OnEnd::StopProcess, until_ended);
         self.rejected = Some(watched);
         Ok(())
@@ -202,6 +206,7 @@ impl Pipeline {
             log: Arc::clone(&opened.log),
             processor: self.processor.as_ref().map(ProcessorHandle::watch),
             metrics: self.processor.as_ref().map(|processor| processor.metrics().clone()),
+            rejected: self.rejected_written.clone(),
             archiver: self.archiver.clone(),
         };
         let path = self.folder.layout().socket();
@@ -244,6 +249,7 @@ impl Pipeline {
             embedded,
             processor,
             rejected,
+            rejected_written: _,
             archiver,
             ingest,
             control,

@@ -1,5 +1,6 @@
 //! The built `chalkstream` as its users meet it: a command line, HTTP addresses, a data folder.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![expect(clippy::print_stdout, reason = "tests say their seeds and what was skipped")]
 
 mod cli;
 mod folders;
