@@ -182,14 +182,16 @@ async fn outage(root: &Path, server: &EmbeddedServer) {
     std::fs::write(root.join("dump.txt"), dump(&server.database()).await).unwrap();
 }
 
-/// Everything that tables and views hold, in a fixed order.
+/// Everything that tables and views hold, in a fixed order. Positions in the rejected log are left
+/// out: they name the log, and a conflict that is folded again stands in that log again.
 async fn dump(database: &Database) -> String {
     let tables = database
         .query_json(
             "SELECT name, engine, name IN (SELECT table FROM system.columns WHERE \
              database = 'chalkstream' AND name = 'version') AS versioned \
              FROM system.tables WHERE database = 'chalkstream' \
-             AND name NOT LIKE 'schema_migrations%' ORDER BY name",
+             AND name NOT LIKE 'schema_migrations%' AND name != 'rejected_positions_raw' \
+             ORDER BY name",
         )
         .await
         .unwrap();
