@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chalkstream_event_log::LogIdentity;
 use chalkstream_schemas::{ContentHash, EventIdentity, LogOffset, PartitionId, Timestamp};
@@ -158,25 +158,16 @@ fn a_horizon_shorter_than_the_logs_retention_is_refused() {
     assert!(matches!(refused, Err(Error::HorizonTooShort { .. })), "{refused:?}");
 }
 
-/// Prints what a verdict costs; asserts only what any machine and build can hold.
 #[test]
-fn a_million_verdicts() {
-    const EVENTS: u64 = 400_000;
+fn many_events_are_first_at_their_own_offset_however_often_they_are_observed() {
+    const EVENTS: u64 = 100_000;
     let folder = tempfile::tempdir().unwrap();
     let index = open(folder.path());
     let events: Vec<Seen> = (0..EVENTS).map(|n| seen(n, n, 0, 0)).collect();
-    let started = Instant::now();
-    for batch in events.chunks(2_000) {
-        let verdicts = index.observe(P, &range(batch)).unwrap();
-        assert!(verdicts.iter().all(|verdict| *verdict == Verdict::First));
+    for _ in 0..2 {
+        for batch in events.chunks(2_000) {
+            let verdicts = index.observe(P, &range(batch)).unwrap();
+            assert!(verdicts.iter().all(|verdict| *verdict == Verdict::First));
+        }
     }
-    let first = started.elapsed();
-    let started = Instant::now();
-    for batch in events.chunks(2_000) {
-        index.observe(P, &range(batch)).unwrap();
-    }
-    let again = started.elapsed();
-    let each = |took: Duration| took.as_nanos() / u128::from(EVENTS);
-    println!("first sight {} ns an event, again {} ns", each(first), each(again));
-    assert!(first < Duration::from_secs(60));
 }
