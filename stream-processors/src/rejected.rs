@@ -245,6 +245,9 @@ impl Writer {
 
     /// Writes everything that waits, then how far that is; the group's offset is for lag alone.
     async fn flush(&mut self) {
+        if self.read.is_empty() {
+            return;
+        }
         let (tables, metrics) = (Arc::clone(&self.options.tables), self.options.metrics.clone());
         for table in self.rows.take() {
             write(&*tables, &metrics, table).await;

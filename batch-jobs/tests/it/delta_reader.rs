@@ -19,20 +19,11 @@ import json
 print(json.dumps([int(rows.column(i)[0].as_py()) for i in range(3)]))
 ";
 
-/// A Python with the package: named by the environment, or the one for development.
+/// The Python that `deploy/dev/python-env` prepares.
 fn python() -> Option<PathBuf> {
-    let named = std::env::var_os("CHALKSTREAM_PYTHON").map(PathBuf::from);
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let cache = home.join(".cache/chalkstream");
-    let candidates = named
-        .into_iter()
-        .chain(["python", "python-batch"].map(|name| cache.join(name).join("bin/python")));
-    candidates.into_iter().find(|python| {
-        Command::new(python)
-            .args(["-c", "import deltalake"])
-            .output()
-            .is_ok_and(|output| output.status.success())
-    })
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/dev/python-env");
+    let made = Command::new(script).output().ok().filter(|made| made.status.success())?;
+    Some(PathBuf::from(String::from_utf8(made.stdout).ok()?.trim()))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -41,7 +32,7 @@ async fn the_python_reader_counts_the_same() {
         assert_eq!(
             std::env::var("CHALKSTREAM_ALLOW_SKIP").as_deref(),
             Ok("1"),
-            "there is no Python with the package deltalake: run deploy/dev/python-env, or name one in CHALKSTREAM_PYTHON"
+            "there is no Python with the package deltalake: run deploy/dev/python-env to see why"
         );
         println!("skipped: there is no Python with the package deltalake");
         return;
