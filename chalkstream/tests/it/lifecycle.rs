@@ -17,7 +17,7 @@ fn it_starts_greets_stops_and_starts_again() {
     // Longer than a socket's address: the folder's depth must not matter.
     let data = folder.path().join("d".repeat(120)).join("data");
     let first = Running::start(&data);
-    let greeting = first.said("out");
+    let greeting = first.greeting();
     let keys: Vec<&str> = greeting.lines().filter_map(|line| line.strip_prefix("key: ")).collect();
     let [key] = keys.as_slice() else { panic!("one key, once: {greeting}") };
     for part in [first.http_url(), "chalkstream sql", "curl", "report run", "default"] {
@@ -42,7 +42,8 @@ fn it_starts_greets_stops_and_starts_again() {
     }
 
     let second = Running::start(&data);
-    assert!(!second.said("out").contains("key: "), "{}", second.said("out"));
+    let greeting = second.greeting();
+    assert!(!greeting.contains("key: "), "{greeting}");
     assert_eq!(send_one(&second, &key, "first", &now)["duplicate"], 1);
     assert_eq!(send_one(&second, &key, "second", &now)["accepted"], 1);
     second.wait_until_visible();

@@ -162,6 +162,21 @@ impl Running {
         std::fs::read_to_string(self.data_dir.with_extension(ending)).unwrap_or_default()
     }
 
+    /// Everything that it says once it is ready. It comes after `runtime.json`: whoever reads it
+    /// may run a command at once.
+    #[track_caller]
+    pub(crate) fn greeting(&self) -> String {
+        let deadline = Instant::now() + READY_DEADLINE;
+        loop {
+            let said = self.said("out");
+            if said.ends_with("Ctrl-C stops it.\n") {
+                return said;
+            }
+            assert!(Instant::now() < deadline, "no greeting:\n{said}\n{}", self.said("err"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub(crate) fn http_url(&self) -> &str {
         self.runtime["http_url"].as_str().unwrap()
     }
