@@ -71,11 +71,11 @@ pub(crate) struct Registrar {
 
 impl From<KeyInfo> for KeyRow {
     fn from(info: KeyInfo) -> Self {
-        let KeyInfo { key_id, school_id, scopes, created_at, revoked_at } = info;
+        let KeyInfo { key_id, grant, created_at, revoked_at, .. } = info;
         Self {
             key_id,
-            school_id,
-            scopes,
+            school_id: grant.school_id,
+            scopes: grant.scopes,
             created_at: created_at.to_string(),
             revoked_at: revoked_at.map(|time| time.to_string()),
         }
@@ -96,7 +96,8 @@ impl Registrar {
                 .await?;
         }
         let (key, info) = self.keys.create(&school_id, &scopes, now())?;
-        let KeyInfo { key_id, school_id, scopes, created_at, revoked_at: _ } = info;
+        let KeyInfo { key_id, grant, created_at, .. } = info;
+        let chalkstream_ingest::Grant { school_id, scopes, .. } = grant;
         let key = key.reveal().to_owned();
         Ok(CreatedKey { key, key_id, school_id, scopes, created_at: created_at.to_string() })
     }

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::admission::Admission;
 use crate::clock::Clock;
+use crate::credential::Gate;
 use crate::dedup::Reservations;
 use crate::keys::KeyStore;
 use crate::metrics::events::Books;
@@ -44,7 +45,7 @@ pub struct Ingest {
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) options: Arc<IngestOptions>,
-    pub(crate) keys: KeyStore,
+    pub(crate) gate: Gate,
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pipeline: Pipeline,
@@ -62,11 +63,12 @@ impl Ingest {
         let metrics = Arc::new(Metrics::default());
         let reservations = Arc::new(Reservations::new());
         let admission = Admission::new(options.max_in_flight.get());
+        let gate = Gate { keys, clock: Arc::clone(&clock) };
         let gauges = Scraped {
             admission: admission.clone(),
             limit_bytes: options.max_in_flight.get(),
             reservations: Arc::clone(&reservations),
-            keys: keys.clone(),
+            gate: gate.clone(),
         };
         let collector = IngestCollector { metrics: Arc::clone(&metrics), gauges };
         registry.register_collector(Box::new(collector));
@@ -80,7 +82,7 @@ impl Ingest {
         };
         let lifecycle = Lifecycle::default();
         let openapi = crate::openapi::document();
-        let app = App { options, keys, admission, metrics, pipeline, lifecycle, registry, openapi };
+        let app = App { options, gate, admission, metrics, pipeline, lifecycle, registry, openapi };
         Ok(Self { app: Arc::new(app) })
     }
 
@@ -187,7 +189,7 @@ struct Scraped {
     admission: Admission,
     limit_bytes: usize,
     reservations: Arc<Reservations>,
-    keys: KeyStore,
+    gate: Gate,
 }
 
 impl Gauges for Scraped {
@@ -204,6 +206,6 @@ impl Gauges for Scraped {
     }
 
     fn keys(&self) -> usize {
-        self.keys.valid()
+        self.gate.keys.valid(self.gate.clock.now())
     }
 }

@@ -1,41 +1,157 @@
-//! The credential of a request: which key came with it, and may it write.
+//! The credential of a request: who asks, and may they write.
 //!
-//! In: the `Authorization` header. Out: a [`Credential`], or a problem that says what to send.
-//! Always true: no problem and no log line holds any part of a key beyond its id.
+//! In: a request's headers, or the key in a beacon's query. Out: a [`Credential`] for one school, or
+//! a problem that says what to send.
+//! Always true: no problem and no log line holds any part of a key beyond its id; a key that stood in
+//! a URL is taken only if anybody may know it; a credential for several schools gets the one that the
+//! request names.
 
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 
+use crate::body::printable;
+use crate::clock::Clock;
 use crate::keys::{AuthError, Credential, KeyStore};
 use crate::problem::{Problem, ProblemKind};
 
+/// Names the school of a request whose credential is for several.
+pub(crate) const SCHOOL: HeaderName = HeaderName::from_static("chalkstream-school");
+
 const HOW: &str = "send `Authorization: Bearer <write key>`; `chalkstream keys create --school <school>` makes a key";
 
-/// The credential, if it may send events.
-pub(crate) fn writer(keys: &KeyStore, headers: &HeaderMap) -> Result<Arc<Credential>, Problem> {
-    let key = presented(headers)?;
-    let credential = keys.authenticate(&key).map_err(|error| match error {
-        AuthError::Unknown => Problem::new(
-            ProblemKind::UnknownKey,
-            format!("the write key is not known here: check that it is complete and belongs to this server, or {HOW}"),
-        ),
-        AuthError::Revoked { .. } => Problem::new(
-            ProblemKind::RevokedKey,
-            format!("{error}; `chalkstream keys create --school <school>` makes another"),
-        ),
-    })?;
-    if credential.may_write() {
-        Ok(credential)
-    } else {
+/// Tells who asks. Clones share the keys.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    pub(crate) keys: KeyStore,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Gate {
+    /// The credential in `Authorization`, if it may send events.
+    pub(crate) async fn writer(&self, headers: &HeaderMap) -> Result<Arc<Credential>, Problem> {
+        let presented = presented(headers)?;
+        let credential = self.key(&presented)?;
+        admit(credential, headers)
+    }
+
+    /// The credential of a key that stood in the query, as browsers' beacons have it.
+    #[expect(dead_code, reason = "it waits for the route that takes beacons")]
+    pub(crate) fn beacon(
+        &self,
+        key: &str,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Credential>, Problem> {
+        let credential = self.key(key)?;
+        if credential.publishable {
+            return admit(credential, headers);
+        }
+        let detail = format!(
+            "the key {} is secret, but was sent in the query, which proxies and browsers keep: revoke it (`chalkstream keys revoke {0}`), and use a publishable key there (`chalkstream keys create --school {} --publishable`)",
+            credential.key_id, credential.school_id
+        );
+        Err(Problem::new(ProblemKind::SecretInQuery, detail))
+    }
+
+    fn key(&self, key: &str) -> Result<Arc<Credential>, Problem> {
+        let again = "`chalkstream keys create --school <school>` makes another";
+        self.keys.authenticate(key, self.clock.now()).map_err(|error| match error {
+            AuthError::Unknown => Problem::new(
+                ProblemKind::UnknownKey,
+                format!("the write key is not known here: check that it is complete and belongs to this server, or {HOW}"),
+            ),
+            AuthError::Expired { .. } => {
+                Problem::new(ProblemKind::ExpiredKey, format!("{error}; {again}"))
+            }
+            AuthError::Revoked { .. } => {
+                Problem::new(ProblemKind::RevokedKey, format!("{error}; {again}"))
+            }
+        })
+    }
+}
+
+/// Checks what the request asks of its credential.
+fn admit(credential: Arc<Credential>, headers: &HeaderMap) -> Result<Arc<Credential>, Problem> {
+    if !credential.may_write() {
         let detail = format!(
             "the key {} lacks the scope `events:write`; `chalkstream keys create --school {} --scope events:write` makes one that has it",
             credential.key_id, credential.school_id
         );
-        Err(Problem::new(ProblemKind::MissingScope, detail))
+        return Err(Problem::new(ProblemKind::MissingScope, detail));
     }
+    check_origin(&credential, headers)?;
+    choose_school(credential, headers)
+}
+
+/// A browser says which page sends. Other programs do not, or may say anything.
+fn check_origin(credential: &Credential, headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let known = |allowed: &String| allowed.as_bytes() == origin.as_bytes();
+    if credential.origins.is_empty() || credential.origins.iter().any(known) {
+        return Ok(());
+    }
+    let origin = printable(&String::from_utf8_lossy(origin.as_bytes()));
+    let detail = format!(
+        "the key {} is not for pages of `{origin}`; make one that is: `chalkstream keys create --school {} --publishable --origin <origin>`",
+        credential.key_id, credential.school_id
+    );
+    Err(Problem::new(ProblemKind::OriginNotAllowed, detail))
+}
+
+fn choose_school(
+    credential: Arc<Credential>,
+    headers: &HeaderMap,
+) -> Result<Arc<Credential>, Problem> {
+    let mut values = headers.get_all(SCHOOL).iter();
+    let named = match (values.next(), values.next()) {
+        (None, _) => None,
+        (Some(one), None) => Some(one),
+        (Some(_), Some(_)) => {
+            let detail = "more than one `Chalkstream-School` header; a request is for one school";
+            return Err(Problem::new(ProblemKind::SchoolMissing, detail));
+        }
+    };
+    let Some(named) = named else {
+        if credential.also_schools.is_empty() {
+            return Ok(credential);
+        }
+        let detail = format!(
+            "the key {} serves several schools, so every request names its own: send the header `Chalkstream-School` with one of {}",
+            credential.key_id,
+            schools(&credential)
+        );
+        return Err(Problem::new(ProblemKind::SchoolMissing, detail));
+    };
+    if credential.school_id.as_str().as_bytes() == named.as_bytes() {
+        return Ok(credential);
+    }
+    let known =
+        |school: &&_| chalkstream_schemas::SchoolId::as_str(school).as_bytes() == named.as_bytes();
+    if let Some(school) = credential.also_schools.iter().find(known) {
+        let school_id = school.clone();
+        return Ok(Arc::new(Credential { school_id, ..Credential::clone(&credential) }));
+    }
+    let detail = format!(
+        "the key {} may not send events of the school `{}` that `Chalkstream-School` names; it may for {}",
+        credential.key_id,
+        printable(&String::from_utf8_lossy(named.as_bytes())),
+        schools(&credential)
+    );
+    Err(Problem::new(ProblemKind::SchoolNotAllowed, detail))
+}
+
+/// The schools of a credential, for whoever holds it.
+fn schools(credential: &Credential) -> String {
+    const NAMED: usize = 10;
+    let mut names =
+        credential.schools().take(NAMED).map(|school| format!("`{school}`")).collect::<Vec<_>>();
+    let more = credential.schools().count() - names.len();
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
 }
 
 fn presented(headers: &HeaderMap) -> Result<String, Problem> {

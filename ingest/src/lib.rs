@@ -26,7 +26,7 @@ mod server;
 
 pub use app::{Ingest, IngestParts, Lifecycle};
 pub use clock::{Clock, SystemClock};
-pub use keys::{Credential, KeyError, KeyInfo, KeyStore, Scope, WriteKey};
+pub use keys::{Credential, Grant, KeyError, KeyInfo, KeyState, KeyStore, Scope, WriteKey};
 pub use metrics::events::Books;
 pub use options::{ByteSize, IngestOptions, OptionsError, Span};
 pub use problem::{Problem, ProblemKind};

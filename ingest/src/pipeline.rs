@@ -35,7 +35,7 @@ use crate::options::IngestOptions;
 
 mod request;
 
-use request::{Candidate, Follower, Request, client_id};
+use request::{Candidate, Follower, Request, client_id, not_permitted};
 
 /// After so many events a request lets others have the thread.
 const EVENTS_PER_TURN: usize = 512;
@@ -92,8 +92,8 @@ impl Pipeline {
             school_id: &request.credential.school_id,
             received_at: request.received_at,
             batch_sent_at: request.batch.sent_at,
-            max_age: (!request.credential.may_backfill()).then(|| self.options.max_age.get()),
-            max_future: self.options.max_future.get(),
+            max_age: request.credential.max_age(self.options.max_age.get()),
+            max_future: request.credential.max_future.unwrap_or(self.options.max_future.get()),
             max_event_bytes: self.options.max_event.get(),
         };
         let mut candidates = Vec::with_capacity(tokens.len());
@@ -110,6 +110,10 @@ impl Pipeline {
                     continue;
                 }
             };
+            if !request.credential.may_send_for(&event.user_id) {
+                request.rejections.push((token, not_permitted(&event)));
+                continue;
+            }
             let identity = event.identity();
             let next = ordinals.len();
             match ordinals.entry(identity) {
@@ -264,7 +268,10 @@ impl Pipeline {
         let record = RejectedRecord {
             school_id: school_id.clone(),
             key_id: request.credential.key_id.to_string(),
-            app: rejection.app.clone(),
+            app: rejection
+                .app
+                .clone()
+                .or_else(|| request.credential.app.as_deref().map(Into::into)),
             type_name: rejection.type_name.clone(),
             reason: rejection.reason,
             field: rejection.field.clone(),

@@ -53,10 +53,20 @@ kinds! {
     MissingCredential = "missing-credential" UNAUTHORIZED "A write key is needed",
     /// A key that this server does not know.
     UnknownKey = "unknown-key" UNAUTHORIZED "The write key is not valid",
+    /// A key whose time is over.
+    ExpiredKey = "expired-key" UNAUTHORIZED "The write key has expired",
     /// A key that has been revoked.
     RevokedKey = "revoked-key" UNAUTHORIZED "The write key has been revoked",
     /// The key lacks a scope.
     MissingScope = "missing-scope" FORBIDDEN "The key may not do this",
+    /// A credential for several schools, and no school named.
+    SchoolMissing = "school-missing" BAD_REQUEST "The request must name its school",
+    /// The school named is not one of the credential's.
+    SchoolNotAllowed = "school-not-allowed" FORBIDDEN "The credential is not for this school",
+    /// A publishable key in a page that it is not for.
+    OriginNotAllowed = "origin-not-allowed" FORBIDDEN "The key is not for this page",
+    /// A secret key in a query.
+    SecretInQuery = "secret-in-query" FORBIDDEN "A secret key does not belong in a URL",
     /// No such path, or no such schema.
     NotFound = "not-found" NOT_FOUND "Nothing is here",
     /// The path exists, the method does not.
@@ -156,7 +166,10 @@ impl IntoResponse for Problem {
         let json = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, json);
         match self.kind {
-            ProblemKind::MissingCredential | ProblemKind::UnknownKey | ProblemKind::RevokedKey => {
+            ProblemKind::MissingCredential
+            | ProblemKind::UnknownKey
+            | ProblemKind::ExpiredKey
+            | ProblemKind::RevokedKey => {
                 // Not Basic, though it is accepted: browsers would ask the user for a password.
                 let scheme = HeaderValue::from_static("Bearer realm=\"chalkstream\"");
                 headers.insert(header::WWW_AUTHENTICATE, scheme);
@@ -181,6 +194,10 @@ impl IntoResponse for Problem {
             ProblemKind::BrokenBody
             | ProblemKind::BrokenCompression
             | ProblemKind::BrokenQuery
+            | ProblemKind::SchoolMissing
+            | ProblemKind::SchoolNotAllowed
+            | ProblemKind::OriginNotAllowed
+            | ProblemKind::SecretInQuery
             | ProblemKind::NotFound
             | ProblemKind::MethodNotAllowed
             | ProblemKind::BodyTooLarge

@@ -92,7 +92,7 @@ impl Ingest {
             source,
         })?;
         let (stop, stopped) = watch::channel(false);
-        self.app.keys.follow(KEYS_EVERY);
+        self.app.gate.keys.follow(KEYS_EVERY);
         let accepting =
             tokio::spawn(accept(Arc::clone(&self.app), self.router(), listener, stopped));
         self.app.lifecycle.ready();

@@ -9,10 +9,10 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use chalkstream_schemas::{SchoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{KeyError, KeyInfo, Scope};
+use super::stored::StoredKey;
+use super::{Hash, KeyError, KeyInfo};
 
 const FORMAT: u32 = 1;
 const MODE: u32 = 0o600;
@@ -24,18 +24,6 @@ struct KeyFile {
     format: u32,
     #[serde(default)]
     keys: Vec<StoredKey>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredKey {
-    key_id: String,
-    sha256: String,
-    school_id: SchoolId,
-    scopes: Vec<Scope>,
-    created_at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    revoked_at: Option<String>,
 }
 
 /// Tells one version of the file from the next.
@@ -62,7 +50,7 @@ impl Fingerprint {
 }
 
 /// Reads every key with its hash; no file means none.
-pub(super) fn read(path: &Path) -> Result<Vec<(KeyInfo, [u8; 32])>, KeyError> {
+pub(super) fn read(path: &Path) -> Result<Vec<(KeyInfo, Hash)>, KeyError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -76,46 +64,19 @@ pub(super) fn read(path: &Path) -> Result<Vec<(KeyInfo, [u8; 32])>, KeyError> {
         let (path, key_id) = (path.to_owned(), "(all)".to_owned());
         return Err(KeyError::Invalid { path, key_id, message });
     }
-    file.keys.into_iter().map(|stored| stored.parse(path)).collect()
-}
-
-impl StoredKey {
-    fn parse(self, path: &Path) -> Result<(KeyInfo, [u8; 32]), KeyError> {
-        let Self { key_id, sha256, school_id, mut scopes, created_at, revoked_at } = self;
-        scopes.sort_unstable();
-        let invalid = |message: String| KeyError::Invalid {
-            path: path.to_owned(),
-            key_id: key_id.clone(),
-            message,
-        };
-        let mut hash = [0; 32];
-        hex::decode_to_slice(&sha256, &mut hash)
-            .map_err(|error| invalid(format!("sha256 is not 64 hexadecimal digits: {error}")))?;
-        let time = |name: &str, text: &str| {
-            Timestamp::parse_rfc3339(text).map_err(|error| invalid(format!("{name}: {error}")))
-        };
-        let created_at = time("created_at", &created_at)?;
-        let revoked_at = revoked_at.map(|text| time("revoked_at", &text)).transpose()?;
-        Ok((KeyInfo { key_id, school_id, scopes, created_at, revoked_at }, hash))
-    }
-
-    fn of(info: &KeyInfo, hash: [u8; 32]) -> Self {
-        Self {
-            key_id: info.key_id.clone(),
-            sha256: hex::encode(hash),
-            school_id: info.school_id.clone(),
-            scopes: info.scopes.clone(),
-            created_at: info.created_at.to_string(),
-            revoked_at: info.revoked_at.map(|time| time.to_string()),
-        }
-    }
+    let parse = |stored: StoredKey| {
+        let key_id = stored.key_id.clone();
+        let path = path.to_owned();
+        stored.parse().map_err(|message| KeyError::Invalid { path, key_id, message })
+    };
+    file.keys.into_iter().map(parse).collect()
 }
 
 /// The file while this process alone may change it.
 #[derive(Debug)]
 pub(super) struct Locked {
     path: PathBuf,
-    keys: Vec<(KeyInfo, [u8; 32])>,
+    keys: Vec<(KeyInfo, Hash)>,
     /// Held, not used: closing it releases the lock.
     _lock: File,
 }
@@ -135,24 +96,13 @@ impl Locked {
         Ok(Self { path: path.to_owned(), keys: read(path)?, _lock: lock })
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = &KeyInfo> {
-        self.keys.iter().map(|(info, _)| info)
-    }
-
-    pub(super) fn push(&mut self, info: KeyInfo, hash: [u8; 32]) {
-        self.keys.push((info, hash));
-    }
-
-    /// `None` if there is no such key.
-    pub(super) fn revoke(&mut self, key_id: &str, now: Timestamp) -> Option<KeyInfo> {
-        let (info, _) = self.keys.iter_mut().find(|(info, _)| info.key_id == key_id)?;
-        info.revoked_at.get_or_insert(now);
-        Some(info.clone())
+    pub(super) fn keys(&mut self) -> &mut Vec<(KeyInfo, Hash)> {
+        &mut self.keys
     }
 
     /// Writes beside, syncs, renames, syncs the folder: a crash leaves the old file or the new one.
     pub(super) fn commit(self) -> Result<(), KeyError> {
-        let keys = self.keys.iter().map(|(info, hash)| StoredKey::of(info, *hash)).collect();
+        let keys = self.keys.iter().map(|(info, hash)| StoredKey::of(info, hash)).collect();
         let body = toml::to_string(&KeyFile { format: FORMAT, keys })
             .map_err(|source| KeyError::Encode { source })?;
         let beside = self.path.with_extension("toml.tmp");

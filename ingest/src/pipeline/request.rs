@@ -122,10 +122,7 @@ impl Request<'_> {
         message: String,
     ) {
         let Candidate { token, event, .. } = candidate;
-        let mut rejection = Rejection::new(reason, field, message).with_id(client_id(&event));
-        rejection.type_name = Some(event.type_name().to_owned());
-        rejection.app = event.app.as_deref().map(str::to_owned);
-        self.rejections.push((token, rejection));
+        self.rejections.push((token, rejection(&event, reason, field, message)));
     }
 
     pub(super) fn refuse(&mut self, candidate: Candidate) {
@@ -138,6 +135,25 @@ impl Request<'_> {
             *stored = Some(content);
         }
     }
+}
+
+/// The rejection of a learner's credential that sends another one's event. It does not name whose
+/// the credential is: the event says whose it is, the sender knows the rest.
+pub(super) fn not_permitted(event: &LearningEvent) -> Rejection {
+    let message = "the credential may send the events of its own learner alone (`events:learner`), and this event is another user's";
+    rejection(event, RejectReason::NotPermitted, Some("user_id"), message.to_owned())
+}
+
+fn rejection(
+    event: &LearningEvent,
+    reason: RejectReason,
+    field: Option<&str>,
+    message: String,
+) -> Rejection {
+    let mut rejection = Rejection::new(reason, field, message).with_id(client_id(event));
+    rejection.type_name = Some(event.type_name().to_owned());
+    rejection.app = event.app.as_deref().map(str::to_owned);
+    rejection
 }
 
 fn conflict() -> String {

@@ -18,7 +18,6 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::body::{self, Encoding, Read};
-use crate::credential;
 use crate::decode::{self, Batch, Format};
 use crate::fate::{Fate, Outcome, Settled, Tally};
 use crate::keys::Credential;
@@ -127,7 +126,7 @@ async fn take_in(
     body: &mut Body,
 ) -> Result<Response, Problem> {
     app.lifecycle.check_draining(&app.options)?;
-    let credential = credential::writer(&app.keys, headers)?;
+    let credential = app.gate.writer(headers).await?;
     let name_all = wants_all(query)?;
     let format = Format::of(headers)?;
     let encoding = Encoding::of(headers)?;

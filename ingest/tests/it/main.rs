@@ -15,4 +15,5 @@ mod harness;
 mod key_changes;
 mod malformed;
 mod requests;
+mod rights;
 mod shutdown;
