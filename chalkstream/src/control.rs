@@ -41,6 +41,7 @@ pub(crate) struct LogStatus {
     pub(crate) partitions: u32,
     /// Records of `chalkstream.events`, control records included.
     pub(crate) events: u64,
+    /// Records of `chalkstream.rejected`: rejected events, and counts of outcomes.
     pub(crate) rejected: u64,
 }
 

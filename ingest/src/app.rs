@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use chalkstream_event_log::{EventLog, SeenIndex};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
+use tokio::sync::broadcast;
 
 use crate::admission::Admission;
 use crate::clock::Clock;
@@ -18,8 +19,10 @@ use crate::keys::KeyStore;
 use crate::metrics::events::Books;
 use crate::metrics::{Gauges, IngestCollector, Metrics};
 use crate::options::{IngestOptions, OptionsError};
+use crate::outcomes::Outcomes;
 use crate::pipeline::Pipeline;
 use crate::problem::{Problem, ProblemKind};
+use crate::tail::TailedEvent;
 
 /// What ingest is given.
 #[derive(Debug)]
@@ -79,6 +82,7 @@ impl Ingest {
             options: Arc::clone(&options),
             metrics: Arc::clone(&metrics),
             reservations,
+            outcomes: Arc::new(Outcomes::default()),
         };
         let lifecycle = Lifecycle::default();
         let openapi = crate::openapi::document();
@@ -94,6 +98,12 @@ impl Ingest {
     /// Readiness and requests under way.
     pub fn lifecycle(&self) -> &Lifecycle {
         &self.app.lifecycle
+    }
+
+    /// Every event and its fate from now on, as they come. Who is too slow loses some and is told
+    /// how many.
+    pub fn tail(&self) -> broadcast::Receiver<Arc<TailedEvent>> {
+        self.app.pipeline.outcomes.tail.watch()
     }
 
     /// The account of all events: balanced at every instant.

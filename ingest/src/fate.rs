@@ -8,9 +8,10 @@
 
 use std::sync::Arc;
 
-use chalkstream_schemas::{RefuseReason, Rejection};
+use chalkstream_schemas::{EventOutcome, RefuseReason, Rejection};
 
 use crate::metrics::events::EventCounts;
+use crate::outcomes::Account;
 
 /// An event that has no fate yet. It cannot be copied: whoever holds it decides.
 #[derive(Debug)]
@@ -37,6 +38,18 @@ pub(crate) enum Fate {
     Rejected(Box<Rejection>),
     /// Not taken for now.
     Refused(RefuseReason),
+}
+
+impl Fate {
+    /// What it is counted as.
+    pub(crate) fn outcome(&self) -> EventOutcome {
+        match self {
+            Self::Accepted => EventOutcome::Accepted,
+            Self::Duplicate => EventOutcome::Duplicate,
+            Self::Rejected(rejection) => EventOutcome::Rejected(rejection.reason),
+            Self::Refused(reason) => EventOutcome::Refused(*reason),
+        }
+    }
 }
 
 /// A fate with the event's id as its sender knows it.
@@ -67,18 +80,24 @@ pub(crate) struct Outcome {
 pub(crate) struct Ledger {
     counts: Arc<EventCounts>,
     shard: usize,
+    /// What the events are.
+    pub(crate) account: Account,
     settled: Vec<Option<Settled>>,
     open: bool,
 }
 
 impl Ledger {
     /// Counts `events` as received and in flight, and hands out their tokens in order.
-    pub(crate) fn open(counts: &Arc<EventCounts>, events: usize) -> (Self, Vec<Undecided>) {
+    pub(crate) fn open(
+        counts: &Arc<EventCounts>,
+        account: Account,
+        events: usize,
+    ) -> (Self, Vec<Undecided>) {
         let shard = counts.open(events);
         let mut settled = Vec::new();
         settled.resize_with(events, || None);
         let tokens = (0..events).map(|index| Undecided { index }).collect();
-        (Self { counts: Arc::clone(counts), shard, settled, open: true }, tokens)
+        (Self { counts: Arc::clone(counts), shard, account, settled, open: true }, tokens)
     }
 
     /// Decides an event.
@@ -119,6 +138,7 @@ impl Ledger {
             } += 1;
         }
         self.counts.close(self.shard, &settled, undecided);
+        self.account.close(self.shard, &settled);
         if undecided > 0 {
             tracing::error!(undecided, "events left without a fate");
         }
@@ -138,14 +158,25 @@ impl Drop for Ledger {
 
 #[cfg(test)]
 mod tests {
-    use chalkstream_schemas::RejectReason;
+    use chalkstream_schemas::{RejectReason, SchoolId, Timestamp};
 
     use super::*;
+    use crate::keys::Credential;
+    use crate::outcomes::Outcomes;
+
+    fn open(counts: &Arc<EventCounts>, events: usize) -> (Arc<Outcomes>, Ledger, Vec<Undecided>) {
+        let school_id = SchoolId::parse("lincoln").unwrap();
+        let credential = Credential::new("k", school_id, Vec::new());
+        let outcomes = Arc::new(Outcomes::default());
+        let account = outcomes.account(&credential, Timestamp::MIN, events);
+        let (ledger, tokens) = Ledger::open(counts, account, events);
+        (outcomes, ledger, tokens)
+    }
 
     #[test]
     fn the_books_balance_at_every_step() {
         let counts = Arc::new(EventCounts::default());
-        let (mut ledger, tokens) = Ledger::open(&counts, 4);
+        let (_outcomes, mut ledger, tokens) = open(&counts, 4);
         assert_eq!((counts.read().received, counts.read().in_flight), (4, 4));
         assert!(counts.read().balanced());
         let rejection = Rejection::new(RejectReason::TooOld, None, "old");
@@ -171,12 +202,14 @@ mod tests {
     #[test]
     fn an_event_that_was_forgotten_is_refused_and_counted_as_a_bug() {
         let counts = Arc::new(EventCounts::default());
-        let (mut ledger, tokens) = Ledger::open(&counts, 3);
+        let (outcomes, mut ledger, tokens) = open(&counts, 3);
         let first = tokens.into_iter().next().unwrap();
         ledger.settle(first, None, Fate::Accepted);
         drop(ledger);
         let read = counts.read();
         assert!(read.balanced());
         assert_eq!((read.accepted, read.refused, read.undecided, read.in_flight), (1, 2, 2, 0));
+        let counted: u64 = outcomes.take().iter().map(|(_, events)| events).sum();
+        assert_eq!(counted, 3);
     }
 }

@@ -19,10 +19,12 @@ pub mod keys;
 mod metrics;
 mod openapi;
 pub mod options;
+mod outcomes;
 mod pipeline;
 pub mod problem;
 mod routes;
 mod server;
+mod tail;
 
 pub use app::{Ingest, IngestParts, Lifecycle};
 pub use clock::{Clock, SystemClock};
@@ -31,3 +33,4 @@ pub use metrics::events::Books;
 pub use options::{ByteSize, IngestOptions, OptionsError, Span};
 pub use problem::{Problem, ProblemKind};
 pub use server::{Drained, RunningIngest, StartError};
+pub use tail::{TailFilter, TailedEvent};

@@ -32,10 +32,12 @@ use crate::fate::{Ledger, Outcome, Undecided};
 use crate::keys::Credential;
 use crate::metrics::{LogCall, Metrics};
 use crate::options::IngestOptions;
+use crate::outcomes::Outcomes;
 
 mod request;
 
-use request::{Candidate, Follower, Request, client_id, not_permitted};
+pub(crate) use request::client_id;
+use request::{Candidate, Follower, Request, not_permitted};
 
 /// After so many events a request lets others have the thread.
 const EVENTS_PER_TURN: usize = 512;
@@ -49,6 +51,7 @@ pub(crate) struct Pipeline {
     pub(crate) options: Arc<IngestOptions>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reservations: Arc<Reservations>,
+    pub(crate) outcomes: Arc<Outcomes>,
 }
 
 impl Pipeline {
@@ -60,11 +63,13 @@ impl Pipeline {
         name_all: bool,
         deadline: Instant,
     ) -> Outcome {
-        let (ledger, tokens) = Ledger::open(&self.metrics.events, batch.events.len());
+        let (received_at, events) = (self.clock.now(), batch.events.len());
+        let account = self.outcomes.account(credential, received_at, events);
+        let (ledger, tokens) = Ledger::open(&self.metrics.events, account, events);
         let mut request = Request {
             batch,
             credential,
-            received_at: self.clock.now(),
+            received_at,
             ledger,
             name_all,
             stored: Vec::new(),
@@ -103,13 +108,16 @@ impl Pipeline {
             if token.index() % EVENTS_PER_TURN == EVENTS_PER_TURN - 1 {
                 tokio::task::yield_now().await;
             }
-            let event = match parse_event(request.batch.raw(token.index()), &context) {
+            let raw = request.batch.raw(token.index());
+            let event = match parse_event(raw, &context) {
                 Ok(event) => Box::new(event),
                 Err(rejection) => {
+                    request.ledger.account.is_rejected(token.index(), &rejection, raw);
                     request.rejections.push((token, rejection));
                     continue;
                 }
             };
+            request.ledger.account.is_event(token.index(), &event);
             if !request.credential.may_send_for(&event.user_id) {
                 request.rejections.push((token, not_permitted(&event)));
                 continue;
@@ -278,6 +286,7 @@ impl Pipeline {
             message: rejection.message.clone(),
             received_at: request.received_at,
             raw: raw.to_vec(),
+            replayed_at: None,
         };
         // The same bytes of the same school have the same key, wherever they are counted once.
         let hash: [u8; 32] = Sha256::digest(raw).into();

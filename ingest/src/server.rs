@@ -18,11 +18,14 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::app::{App, Ingest};
+use crate::outcomes::writer::OutcomeWriter;
 
 /// How often changes of the write keys are looked for.
 const KEYS_EVERY: Duration = Duration::from_secs(1);
 /// How long nothing is accepted after the system refused a connection, such as for want of files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long the last counts of outcomes may take at least.
+const LAST_COUNTS: Duration = Duration::from_secs(1);
 const DRAIN_POLL: Duration = Duration::from_millis(5);
 
 /// Why ingest did not start.
@@ -64,6 +67,8 @@ pub struct RunningIngest {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
+    counting: JoinHandle<()>,
+    stop_counting: watch::Sender<bool>,
 }
 
 /// How a shutdown ended.
@@ -95,9 +100,15 @@ impl Ingest {
         self.app.gate.keys.follow(KEYS_EVERY);
         let accepting =
             tokio::spawn(accept(Arc::clone(&self.app), self.router(), listener, stopped));
+        let pipeline = &self.app.pipeline;
+        let outcomes = Arc::clone(&pipeline.outcomes);
+        let (log, clock) = (Arc::clone(&pipeline.log), Arc::clone(&pipeline.clock));
+        let (stop_counting, stopped) = watch::channel(false);
+        let counting = tokio::spawn(OutcomeWriter::new(outcomes, log, clock).run(stopped));
         self.app.lifecycle.ready();
         tracing::info!(%address, "ingest is listening");
-        Ok(RunningIngest { app: Arc::clone(&self.app), address, stop, accepting })
+        let app = Arc::clone(&self.app);
+        Ok(RunningIngest { app, address, stop, accepting, counting, stop_counting })
     }
 }
 
@@ -108,7 +119,7 @@ impl RunningIngest {
     }
 
     /// Unready, then no more connections, then waits for what is under way, at most
-    /// `drain_timeout`. Afterwards the log may be closed.
+    /// `drain_timeout`, and writes the last counts. Afterwards the log may be closed.
     pub async fn shutdown(self) -> Drained {
         let deadline = Instant::now() + self.app.options.drain_timeout.get();
         self.app.lifecycle.drain();
@@ -116,17 +127,23 @@ impl RunningIngest {
         if tokio::time::timeout_at(deadline, self.accepting).await.is_err() {
             tracing::warn!("the listener did not end in time");
         }
-        loop {
+        let drained = loop {
             let abandoned = self.app.lifecycle.working();
             let connections = self.app.metrics.open_connections();
             if (abandoned == 0 && connections == 0) || Instant::now() >= deadline {
                 if abandoned > 0 {
                     tracing::warn!(abandoned, "requests were still under way at the deadline");
                 }
-                return Drained { abandoned, connections };
+                break Drained { abandoned, connections };
             }
             tokio::time::sleep(DRAIN_POLL).await;
+        };
+        self.stop_counting.send_replace(true);
+        let deadline = deadline.max(Instant::now() + LAST_COUNTS);
+        if tokio::time::timeout_at(deadline, self.counting).await.is_err() {
+            tracing::warn!("the last counts of outcomes were not written in time");
         }
+        drained
     }
 }
 

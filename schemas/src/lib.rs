@@ -20,6 +20,7 @@ mod json;
 pub mod json_schema;
 mod member;
 mod number;
+pub mod outcome;
 pub mod parse;
 pub mod payload;
 pub mod proto;
@@ -38,8 +39,9 @@ pub use ids::{
     QuizId, QuizRunId, RecommendationId, ResourceId, RowVersion, SchoolId, SessionId, SkillId,
     UserId, VideoId,
 };
+pub use outcome::{EventOutcome, OutcomeCounts, OutcomeSeries};
 pub use parse::{ParseContext, parse_event};
 pub use payload::{Answer, EventType, Payload};
 pub use reason::{RefuseReason, RejectReason, Rejection};
-pub use record::{DecodeError, LogRecord, RejectedRecord};
+pub use record::{DecodeError, LogRecord, RejectedEntry, RejectedRecord};
 pub use time::{Timestamp, TimestampError};

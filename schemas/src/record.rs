@@ -1,6 +1,6 @@
 //! The stored form of a log record: protobuf, `chalkstream.log.v1`, with a format version.
 //!
-//! In: an event, a control record, or a rejected event. Out: bytes, and the same value again.
+//! In: an event, a control record, a rejected event, or counts. Out: bytes, and the same value again.
 //! Always true: decoding what was encoded gives an equal value; bytes of another format fail to
 //! decode and never default. The payload is read again from the text of `data` by the code that
 //! read it first.
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::control::ControlRecord;
 use crate::event::{LearningEvent, UserRole};
 use crate::ids::{ContentHash, EventId, IdError, SchoolId};
+use crate::outcome::{EventOutcome, OutcomeCounts, OutcomeSeries};
 use crate::payload::Payload;
 use crate::proto::log::v1 as wire;
 use crate::reason::{RejectReason, Rejection};
@@ -198,7 +199,7 @@ const fn role_from_wire(role: wire::Role) -> Result<UserRole, DecodeError> {
     }
 }
 
-/// A record of the topic `chalkstream.rejected`: an event as it came, and why it was not taken.
+/// An event as it came, and why it was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedRecord {
     /// The school of the credential.
@@ -219,6 +220,29 @@ pub struct RejectedRecord {
     pub received_at: Timestamp,
     /// The event's bytes.
     pub raw: Vec<u8>,
+    /// When a replay found it accepted after all.
+    pub replayed_at: Option<Timestamp>,
+}
+
+/// What the topic `chalkstream.rejected` holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RejectedEntry {
+    /// An event that was not taken.
+    Event(Box<RejectedRecord>),
+    /// Counts of what became of events.
+    Outcomes(OutcomeCounts),
+}
+
+impl RejectedEntry {
+    /// The entry of stored bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut stored = wire::Rejected::decode(bytes)?;
+        check_format(stored.format)?;
+        match stored.outcomes.take() {
+            Some(outcomes) => outcomes_from_wire(outcomes).map(Self::Outcomes),
+            None => rejected_from_wire(stored).map(|record| Self::Event(Box::new(record))),
+        }
+    }
 }
 
 impl RejectedRecord {
@@ -235,25 +259,63 @@ impl RejectedRecord {
             message: self.message.clone(),
             received_at_ms: self.received_at.as_ms(),
             raw: self.raw.clone(),
+            replayed_at_ms: self.replayed_at.map(Timestamp::as_ms),
+            outcomes: None,
         }
         .encode_to_vec()
     }
+}
 
-    /// The record of stored bytes.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let stored = wire::Rejected::decode(bytes)?;
-        check_format(stored.format)?;
-        Ok(Self {
-            school_id: id(stored.school_id, "school_id")?,
-            key_id: stored.key_id,
-            app: stored.app,
-            type_name: stored.r#type,
-            reason: RejectReason::from_name(&stored.reason).ok_or(DecodeError::Field("reason"))?,
-            field: stored.field,
-            message: stored.message,
-            received_at: Timestamp::try_from_ms(stored.received_at_ms)
-                .ok_or(DecodeError::Field("received_at_ms"))?,
-            raw: stored.raw,
-        })
+fn rejected_from_wire(stored: wire::Rejected) -> Result<RejectedRecord, DecodeError> {
+    let time = |ms, field| Timestamp::try_from_ms(ms).ok_or(DecodeError::Field(field));
+    Ok(RejectedRecord {
+        school_id: id(stored.school_id, "school_id")?,
+        key_id: stored.key_id,
+        app: stored.app,
+        type_name: stored.r#type,
+        reason: RejectReason::from_name(&stored.reason).ok_or(DecodeError::Field("reason"))?,
+        field: stored.field,
+        message: stored.message,
+        received_at: time(stored.received_at_ms, "received_at_ms")?,
+        raw: stored.raw,
+        replayed_at: stored.replayed_at_ms.map(|ms| time(ms, "replayed_at_ms")).transpose()?,
+    })
+}
+
+impl OutcomeCounts {
+    /// The bytes to store.
+    pub fn encode(&self) -> Vec<u8> {
+        let counts = self.counts.iter().map(|(series, events)| wire::OutcomeCount {
+            hour_ms: series.hour.as_ms(),
+            school_id: series.school_id.to_string(),
+            key_id: series.key_id.to_string(),
+            app: series.app.to_string(),
+            r#type: series.type_name.to_string(),
+            status: series.outcome.status().to_owned(),
+            reason: series.outcome.reason().to_owned(),
+            events: *events,
+        });
+        let instance = self.instance.as_bytes().to_vec();
+        let outcomes = wire::Outcomes { instance, counts: counts.collect() };
+        let outcomes = Some(outcomes);
+        wire::Rejected { format: FORMAT, outcomes, ..Default::default() }.encode_to_vec()
     }
+}
+
+fn outcomes_from_wire(stored: wire::Outcomes) -> Result<OutcomeCounts, DecodeError> {
+    let instance = Uuid::from_slice(&stored.instance)
+        .map_err(|_not_16_bytes| DecodeError::Field("instance"))?;
+    let counts = stored.counts.into_iter().map(|count| {
+        let series = OutcomeSeries {
+            hour: Timestamp::try_from_ms(count.hour_ms).ok_or(DecodeError::Field("hour_ms"))?,
+            school_id: id(count.school_id, "school_id")?,
+            key_id: count.key_id.into(),
+            app: count.app.into(),
+            type_name: count.r#type.into(),
+            outcome: EventOutcome::from_names(&count.status, &count.reason)
+                .ok_or(DecodeError::Field("status"))?,
+        };
+        Ok((series, count.events))
+    });
+    Ok(OutcomeCounts { instance, counts: counts.collect::<Result<_, DecodeError>>()? })
 }

@@ -1,11 +1,13 @@
-//! The rejected log into `rejected_events`: a small consumer beside the processor.
+//! The rejected log into `rejected_events` and `ingest_outcomes`: a small consumer beside the
+//! processor.
 //!
-//! In: [`RejectedRecord`]s of `chalkstream.rejected`. Out: one row per school and bytes, however
-//! often they were sent.
-//! Always true: rows are keyed by (school, hash of the raw bytes) and a position is written only
-//! after its rows were acknowledged, so a crash writes a row again, never loses one. The position
-//! lies in ClickHouse beside the rows: an empty database fills itself from the log's beginning.
-//! Not here: why an event was rejected (`ingest`, [`crate::fold`]), replaying it.
+//! In: [`RejectedEntry`]s of `chalkstream.rejected`. Out: one row per school and bytes, however
+//! often they were sent; one row per series and instance of counted outcomes.
+//! Always true: rejected events are keyed by (school, hash of the raw bytes), counts replace lower
+//! ones, and a position is written only after its rows were acknowledged, so a crash writes a row
+//! again, never loses one. The position lies in ClickHouse beside the rows: an empty database fills
+//! itself from the log's beginning.
+//! Not here: why an event was rejected (`ingest`, [`crate::fold`]), replaying it, counting.
 
 mod positions;
 
@@ -14,10 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chalkstream_core::folds::ingest_outcomes::IngestOutcomeRow;
 use chalkstream_core::folds::rejected_events::RejectedEventRow;
-use chalkstream_core::{MONTHS_MAX, Position, RowBatch, RowSink, TableBatch};
+use chalkstream_core::{MONTHS_MAX, Position, RowBatch, RowSink, TableBatch, TableRow};
 use chalkstream_event_log::{Delivery, EventLog, Retry, StoredRecord, Subscription, Topic};
-use chalkstream_schemas::{LogOffset, PartitionId, RejectedRecord};
+use chalkstream_schemas::{LogOffset, PartitionId, RejectedEntry};
 use chalkstream_sql::Database;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -229,8 +232,16 @@ impl Writer {
     fn take(&mut self, partition: PartitionId, records: &[StoredRecord]) {
         for record in records {
             let at = Position { partition, offset: record.offset };
-            match RejectedRecord::decode(&record.payload) {
-                Ok(rejected) => self.rows.row(at, &RejectedEventRow::of(&rejected)),
+            match RejectedEntry::decode(&record.payload) {
+                Ok(RejectedEntry::Event(rejected)) => {
+                    self.rows.row(at, &RejectedEventRow::of(&rejected));
+                }
+                Ok(RejectedEntry::Outcomes(outcomes)) => {
+                    for (series, events) in &outcomes.counts {
+                        let row = IngestOutcomeRow::of(outcomes.instance, series, *events);
+                        self.rows.row(at, &row);
+                    }
+                }
                 // There is no further place to put it; the log keeps the bytes.
                 Err(error) => tracing::error!(
                     partition = partition.get(),
@@ -274,9 +285,10 @@ async fn write(tables: &dyn Tables, metrics: &Metrics, rows: TableBatch) {
     while let Some(part) = todo.pop() {
         let rows = Bytes::copy_from_slice(part.bytes());
         match tables.insert(Insert { table, columns: columns.clone(), rows }).await {
-            Ok(()) => {
+            Ok(()) if table == RejectedEventRow::TABLE => {
                 metrics.rejected_written.inc_by(part.row_count() as u64);
             }
+            Ok(()) => {}
             Err(error @ TableError::Unavailable { .. }) => {
                 metrics.insert_retries.inc();
                 backoff.wait(&error, "writing rejected events").await;
@@ -290,7 +302,7 @@ async fn write(tables: &dyn Tables, metrics: &Metrics, rows: TableBatch) {
             }
             Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "ClickHouse refused a rejected event; it stays in the log only"
+                "ClickHouse refused a row of the rejected log; it stays in the log only"
             ),
         }
     }

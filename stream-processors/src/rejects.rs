@@ -101,6 +101,7 @@ impl Reject {
             message: format!("{}, offset {}: {}", self.at.partition, self.at.offset, self.message),
             received_at: self.received_at.unwrap_or(Timestamp::MIN),
             raw: self.raw,
+            replayed_at: None,
         }
     }
 }

@@ -137,7 +137,7 @@ fn shown(found: &Findings) -> String {
     if let Some(log) = &found.log {
         let LogStatus { events, rejected, partitions, cluster_id: _ } = log;
         lines.push(format!(
-            "log holds       {} records in {partitions} partitions, {} rejected",
+            "log holds       {} records in {partitions} partitions, {} in chalkstream.rejected",
             grouped(*events),
             grouped(*rejected)
         ));

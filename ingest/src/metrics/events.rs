@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::fate::{Fate, Settled};
 
-const SHARDS: usize = 16;
+pub(crate) const SHARDS: usize = 16;
 const REJECT_REASONS: usize = RejectReason::ALL.len();
 const REFUSE_REASONS: usize = RefuseReason::ALL.len();
 

@@ -161,6 +161,6 @@ fn conflict() -> String {
 }
 
 /// The id as the client knows it.
-pub(super) fn client_id(event: &LearningEvent) -> String {
+pub(crate) fn client_id(event: &LearningEvent) -> String {
     event.original_id.as_deref().map_or_else(|| event.id.to_string(), str::to_owned)
 }

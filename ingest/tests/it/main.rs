@@ -14,6 +14,7 @@ mod faults;
 mod harness;
 mod key_changes;
 mod malformed;
+mod outcomes;
 mod requests;
 mod rights;
 mod shutdown;

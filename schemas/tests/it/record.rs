@@ -2,8 +2,9 @@
 
 use chalkstream_schemas::control::{check_time_zone, decode_bkt, encode_bkt};
 use chalkstream_schemas::{
-    BktSkill, BktTableError, ControlBody, ControlPayload, ControlRecord, DecodeError, LogRecord,
-    RejectReason, RejectedRecord, SchoolId, SkillId, Timestamp, proto,
+    BktSkill, BktTableError, ControlBody, ControlPayload, ControlRecord, DecodeError, EventOutcome,
+    LogRecord, OutcomeCounts, OutcomeSeries, RejectReason, RejectedEntry, RejectedRecord, SchoolId,
+    SkillId, Timestamp, proto,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -77,7 +78,9 @@ fn every_control_record_comes_back_equal() {
 
 #[test]
 fn a_rejected_event_comes_back_equal() {
-    for reason in RejectReason::ALL {
+    for (reason, replayed_at) in
+        RejectReason::ALL.iter().zip([None, Some(Timestamp::MIN)].iter().cycle())
+    {
         let record = RejectedRecord {
             school_id: school(),
             key_id: "k1".to_owned(),
@@ -88,8 +91,31 @@ fn a_rejected_event_comes_back_equal() {
             message: "a sentence".to_owned(),
             received_at: Timestamp::MAX,
             raw: vec![0, 255, 10],
+            replayed_at: *replayed_at,
         };
-        assert_eq!(RejectedRecord::decode(&record.encode()).unwrap(), record);
+        let decoded = RejectedEntry::decode(&record.encode()).unwrap();
+        assert_eq!(decoded, RejectedEntry::Event(Box::new(record)));
+    }
+}
+
+#[test]
+fn counts_of_outcomes_come_back_equal() {
+    let series = |outcome| OutcomeSeries {
+        hour: Timestamp::from_ms(1_772_445_600_000),
+        school_id: school(),
+        key_id: "k1".into(),
+        app: "".into(),
+        type_name: "login".into(),
+        outcome,
+    };
+    let counts = vec![
+        (series(EventOutcome::Accepted), u64::MAX),
+        (series(EventOutcome::Rejected(RejectReason::TooOld)), 1),
+    ];
+    for counts in [counts, Vec::new()] {
+        let counts = OutcomeCounts { instance: Uuid::from_u128(7), counts };
+        let decoded = RejectedEntry::decode(&counts.encode()).unwrap();
+        assert_eq!(decoded, RejectedEntry::Outcomes(counts));
     }
 }
 
@@ -156,7 +182,7 @@ proptest! {
     #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(LogRecord::decode(&bytes).is_err() || !bytes.is_empty());
-        prop_assert!(RejectedRecord::decode(&bytes).is_err() || !bytes.is_empty());
+        prop_assert!(RejectedEntry::decode(&bytes).is_err() || !bytes.is_empty());
     }
 
     /// A record with one bit turned decodes to something valid, or not at all.
@@ -188,6 +214,6 @@ proptest! {
 #[test]
 fn a_school_id_is_kept_to_its_rules_in_stored_bytes() {
     let wire = proto::log::v1::Rejected { format: 1, ..Default::default() };
-    assert!(RejectedRecord::decode(&wire.encode_to_vec()).is_err());
+    assert!(RejectedEntry::decode(&wire.encode_to_vec()).is_err());
     assert!(SchoolId::parse("").is_err());
 }

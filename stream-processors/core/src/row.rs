@@ -188,6 +188,7 @@ cells! {
     &str, Str, |value, writer| writer.str(value);
     &[u8], Str, |value, writer| writer.bytes(value);
     EventId, Uuid, |value, writer| writer.uuid(value.as_uuid());
+    uuid::Uuid, Uuid, |value, writer| writer.uuid(*value);
     Timestamp, Time, |value, writer| writer.timestamp(*value);
     Day, Date, |value, writer| writer.date(*value);
     chalkstream_schemas::Epoch, U32, |value, writer| writer.u32(value.get());

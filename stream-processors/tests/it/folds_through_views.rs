@@ -7,10 +7,12 @@ use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
+use chalkstream_core::folds::ingest_outcomes::IngestOutcomeRow;
 use chalkstream_core::folds::rejected_events::RejectedEventRow;
 use chalkstream_core::{PartitionState, Position, RowBatch, RowSink, TableBatch};
 use chalkstream_schemas::{
-    Epoch, LogOffset, PartitionId, RejectReason, RejectedRecord, SchoolId, Timestamp,
+    Epoch, EventOutcome, LogOffset, OutcomeSeries, PartitionId, RejectReason, RejectedRecord,
+    SchoolId, Timestamp,
 };
 use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer};
 use serde_json::{Value, json};
@@ -105,12 +107,42 @@ fn folded() -> (Vec<TableBatch>, Vec<TableBatch>) {
         message: "answer_submitted needs item_id".into(),
         received_at: Timestamp::from_ms(TEN),
         raw: b"{\"a\":\xff}".to_vec(),
+        replayed_at: None,
     };
     let later = RejectedRecord { received_at: Timestamp::from_ms(TEN + 5), ..rejected.clone() };
+    let old = RejectedRecord { raw: b"old".to_vec(), ..rejected.clone() };
+    let replayed = Some(Timestamp::from_ms(TEN + 60_000));
+    let replayed = RejectedRecord { replayed_at: replayed, ..old.clone() };
     let at = Position { partition: PartitionId::new(0), offset: LogOffset::ZERO };
-    rows.row(at, &RejectedEventRow::of(&later));
-    rows.row(at, &RejectedEventRow::of(&rejected));
+    for rejected in [&later, &rejected, &replayed, &old] {
+        rows.row(at, &RejectedEventRow::of(rejected));
+    }
+    add_outcomes(&mut rows, at);
     (first, rows.take())
+}
+
+/// Two instances counted; the first's rows come twice and in the wrong order.
+fn add_outcomes(rows: &mut RowBatch, at: Position) {
+    let series = |outcome| OutcomeSeries {
+        hour: Timestamp::from_ms(TEN),
+        school_id: SchoolId::parse("lincoln").unwrap(),
+        key_id: "key-1".into(),
+        app: "".into(),
+        type_name: "login".into(),
+        outcome,
+    };
+    let accepted = series(EventOutcome::Accepted);
+    let rejected = series(EventOutcome::Rejected(RejectReason::TooOld));
+    let (one, two) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+    for (instance, series, count) in [
+        (one, &accepted, 7),
+        (one, &accepted, 3),
+        (two, &accepted, 10),
+        (one, &accepted, 7),
+        (two, &rejected, 1),
+    ] {
+        rows.row(at, &IngestOutcomeRow::of(instance, series, count));
+    }
 }
 
 async fn run(root: &Path) {
@@ -220,10 +252,28 @@ fn expectations() -> Vec<(&'static str, Vec<Value>)> {
         ),
         (
             "SELECT reason, field, type, key_id, toString(received_at) AS received_at, hex(raw) AS raw \
-             FROM rejected_events",
+             FROM rejected_events WHERE replayed_at IS NULL",
             vec![json!({"reason": "missing_field", "field": "data.item_id",
                         "type": "answer_submitted", "key_id": "key-1",
                         "received_at": "2026-03-02 10:00:00.000", "raw": "7B2261223AFF7D"})],
+        ),
+        (
+            "SELECT raw, toString(received_at) AS received_at, toString(replayed_at) AS replayed_at \
+             FROM rejected_events WHERE replayed_at IS NOT NULL",
+            vec![json!({"raw": "old", "received_at": "2026-03-02 10:00:00.000",
+                        "replayed_at": "2026-03-02 10:01:00.000"})],
+        ),
+        (
+            "SELECT school_id, toString(hour) AS hour, key_id, app, type, status, reason, event_count \
+             FROM ingest_outcomes ORDER BY status",
+            vec![
+                json!({"school_id": "lincoln", "hour": "2026-03-02 10:00:00.000",
+                       "key_id": "key-1", "app": "", "type": "login", "status": "accepted",
+                       "reason": "", "event_count": 17}),
+                json!({"school_id": "lincoln", "hour": "2026-03-02 10:00:00.000",
+                       "key_id": "key-1", "app": "", "type": "login", "status": "rejected",
+                       "reason": "too_old", "event_count": 1}),
+            ],
         ),
     ]
 }

@@ -1,6 +1,7 @@
 //! `rejected_events`: one row per school and raw bytes that were refused for good.
 //!
-//! Always true: of equal bytes the earliest refusal stays, whatever the order of writing.
+//! Always true: of equal bytes the earliest refusal stays, whatever the order of writing, until a
+//! replay that was accepted says so.
 
 use chalkstream_schemas::{RejectedRecord, Timestamp};
 
@@ -27,8 +28,10 @@ table_row! {
         received_at: Timestamp,
         /// The bytes.
         raw: &'a [u8],
-        /// Higher for what came earlier.
+        /// Higher for what came earlier; highest for what was replayed.
         version: u64,
+        /// When a replay found it accepted after all.
+        replayed_at: Option<Timestamp>,
     }
 }
 
@@ -45,7 +48,11 @@ impl<'a> RejectedEventRow<'a> {
             key_id: &record.key_id,
             received_at: record.received_at,
             raw: &record.raw,
-            version: u64::MAX - record.received_at.as_ms().unsigned_abs(),
+            version: match record.replayed_at {
+                None => u64::MAX - record.received_at.as_ms().unsigned_abs(),
+                Some(_) => u64::MAX,
+            },
+            replayed_at: record.replayed_at,
         }
     }
 }

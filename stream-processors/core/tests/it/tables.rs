@@ -8,6 +8,7 @@ use chalkstream_core::control::{SchoolRow, SkillParametersRow};
 use chalkstream_core::folds::activity_quarter_hourly::ActivityRow;
 use chalkstream_core::folds::attempts::AttemptRow;
 use chalkstream_core::folds::events::EventRow;
+use chalkstream_core::folds::ingest_outcomes::IngestOutcomeRow;
 use chalkstream_core::folds::item_stats::{ItemLearnerRow, ItemStatsRow};
 use chalkstream_core::folds::learner_engagement_daily::EngagementRow;
 use chalkstream_core::folds::rejected_events::RejectedEventRow;
@@ -55,10 +56,15 @@ fn columns(definition: &str) -> Vec<(String, String)> {
 }
 
 fn tables() -> BTreeMap<String, Vec<(String, String)>> {
-    let mut tables = BTreeMap::new();
+    let mut tables: BTreeMap<String, Vec<_>> = BTreeMap::new();
     for file in sql("migrations") {
         for part in file.split("CREATE TABLE IF NOT EXISTS ").skip(1) {
             tables.insert(part.lines().next().unwrap().to_owned(), columns(part));
+        }
+        for part in file.split("ALTER TABLE ").skip(1) {
+            let (table, added) = part.split_once(" ADD COLUMN IF NOT EXISTS ").unwrap();
+            let column = columns(&format!("\n(\n{}\n)\n", added.lines().next().unwrap()));
+            tables.get_mut(table).unwrap().extend(column);
         }
     }
     tables
@@ -83,6 +89,7 @@ fn every_row_fits_its_table() {
     check::<SkillParametersRow<'_>>();
     check::<SchoolRow<'_>>();
     check::<RejectedEventRow<'_>>();
+    check::<IngestOutcomeRow<'_>>();
 }
 
 #[test]
