@@ -22,6 +22,7 @@ pub mod options;
 mod outcomes;
 mod pipeline;
 pub mod problem;
+mod replay;
 mod routes;
 mod server;
 mod tail;

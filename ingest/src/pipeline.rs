@@ -28,12 +28,13 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::decode::Batch;
 use crate::dedup::{Contested, Reservations};
-use crate::fate::{Ledger, Outcome, Undecided};
+use crate::fate::{Outcome, Undecided};
 use crate::keys::Credential;
 use crate::metrics::{LogCall, Metrics};
 use crate::options::IngestOptions;
 use crate::outcomes::Outcomes;
 
+mod replay;
 mod request;
 
 pub(crate) use request::client_id;
@@ -63,18 +64,18 @@ impl Pipeline {
         name_all: bool,
         deadline: Instant,
     ) -> Outcome {
-        let (received_at, events) = (self.clock.now(), batch.events.len());
-        let account = self.outcomes.account(credential, received_at, events);
-        let (ledger, tokens) = Ledger::open(&self.metrics.events, account, events);
-        let mut request = Request {
-            batch,
-            credential,
-            received_at,
-            ledger,
-            name_all,
-            stored: Vec::new(),
-            rejections: Vec::new(),
-        };
+        let books = (&self.metrics.events, &self.outcomes);
+        let (mut request, tokens) = Request::open(batch, credential, self.clock.now(), books);
+        request.name_all = name_all;
+        self.decide(request, tokens, deadline).await
+    }
+
+    async fn decide(
+        &self,
+        mut request: Request<'_>,
+        tokens: Vec<Undecided>,
+        deadline: Instant,
+    ) -> Outcome {
         let (mut waiting, followers) = self.parse(&mut request, tokens).await;
         while !waiting.is_empty() {
             let contested = self.produce(&mut request, waiting).await;
@@ -109,7 +110,12 @@ impl Pipeline {
                 tokio::task::yield_now().await;
             }
             let raw = request.batch.raw(token.index());
-            let event = match parse_event(raw, &context) {
+            let first_received = request.first_received.and_then(|all| all.get(token.index()));
+            let parsed = match first_received {
+                None => parse_event(raw, &context),
+                Some(first) => replay::parse_again(raw, &context, *first),
+            };
+            let event = match parsed {
                 Ok(event) => Box::new(event),
                 Err(rejection) => {
                     request.ledger.account.is_rejected(token.index(), &rejection, raw);
@@ -259,49 +265,10 @@ impl Pipeline {
             .map(|(token, rejection)| {
                 let raw = request.batch.raw(token.index());
                 let raw = raw.get(..self.options.max_event.get()).unwrap_or(raw);
-                self.rejected_record(request, rejection, raw, partitions)
+                rejected_record(request.rejected(rejection, raw), partitions)
             })
             .collect();
         self.append(Topic::Rejected, records, LogCall::AppendRejected).await
-    }
-
-    fn rejected_record(
-        &self,
-        request: &Request<'_>,
-        rejection: &Rejection,
-        raw: &[u8],
-        partitions: u32,
-    ) -> NewRecord {
-        let school_id = &request.credential.school_id;
-        let record = RejectedRecord {
-            school_id: school_id.clone(),
-            key_id: request.credential.key_id.to_string(),
-            app: rejection
-                .app
-                .clone()
-                .or_else(|| request.credential.app.as_deref().map(Into::into)),
-            type_name: rejection.type_name.clone(),
-            reason: rejection.reason,
-            field: rejection.field.clone(),
-            message: rejection.message.clone(),
-            received_at: request.received_at,
-            raw: raw.to_vec(),
-            replayed_at: None,
-        };
-        // The same bytes of the same school have the same key, wherever they are counted once.
-        let hash: [u8; 32] = Sha256::digest(raw).into();
-        let [a, b, c, d, ..] = hash;
-        let mut key = BytesMut::with_capacity(school_id.as_str().len() + 33);
-        key.put_slice(school_id.as_str().as_bytes());
-        key.put_u8(0);
-        key.put_slice(&hash);
-        NewRecord {
-            partition: PartitionId::new(u32::from_le_bytes([a, b, c, d]) % partitions.max(1)),
-            key: key.freeze(),
-            payload: Bytes::from(record.encode()),
-            timestamp: request.received_at,
-            identity: None,
-        }
     }
 
     async fn append(
@@ -353,6 +320,25 @@ impl Pipeline {
         let rejections = std::mem::take(&mut request.rejections);
         let kept = self.append_rejections(request, &rejections).await;
         request.settle_rejections(rejections, kept);
+    }
+}
+
+/// Where a rejected event goes, and as what.
+fn rejected_record(record: RejectedRecord, partitions: u32) -> NewRecord {
+    // The same bytes of the same school have the same key, wherever they are counted once.
+    let hash: [u8; 32] = Sha256::digest(&record.raw).into();
+    let [a, b, c, d, ..] = hash;
+    let school = record.school_id.as_str().as_bytes();
+    let mut key = BytesMut::with_capacity(school.len() + 33);
+    key.put_slice(school);
+    key.put_u8(0);
+    key.put_slice(&hash);
+    NewRecord {
+        partition: PartitionId::new(u32::from_le_bytes([a, b, c, d]) % partitions.max(1)),
+        key: key.freeze(),
+        payload: Bytes::from(record.encode()),
+        timestamp: record.replayed_at.unwrap_or(record.received_at),
+        identity: None,
     }
 }
 

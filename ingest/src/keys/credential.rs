@@ -9,6 +9,9 @@ use chalkstream_schemas::{SchoolId, Timestamp, UserId};
 
 use super::{KeyInfo, Scope};
 
+/// The `key_id` of rejected events that are replayed; no key or token has it.
+const REPLAY: &str = "replay";
+
 /// What a valid key or token stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
@@ -50,6 +53,11 @@ impl Credential {
             max_age: None,
             max_future: None,
         }
+    }
+
+    /// What stands for a replay of a school's rejected events.
+    pub(crate) fn replay(school_id: SchoolId) -> Self {
+        Self::new(REPLAY, school_id, vec![Scope::EventsBackfill])
     }
 
     pub(super) fn of(info: &KeyInfo) -> Self {

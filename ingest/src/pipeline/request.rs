@@ -4,15 +4,19 @@
 //! becomes final only when the rejected log has it; events that share an identity share what the
 //! log holds under it.
 
+use std::sync::Arc;
+
 use chalkstream_event_log::AppendError;
 use chalkstream_schemas::{
-    ContentHash, EventIdentity, LearningEvent, LogOffset, RefuseReason, RejectReason, Rejection,
-    Timestamp,
+    ContentHash, EventIdentity, LearningEvent, LogOffset, RefuseReason, RejectReason,
+    RejectedRecord, Rejection, Timestamp,
 };
 
 use crate::decode::Batch;
 use crate::fate::{Fate, Ledger, Undecided};
 use crate::keys::Credential;
+use crate::metrics::events::EventCounts;
+use crate::outcomes::Outcomes;
 
 /// The first event of the request with its identity.
 pub(super) struct Candidate {
@@ -43,20 +47,57 @@ pub(super) struct Request<'a> {
     pub(super) stored: Vec<Option<ContentHash>>,
     /// Rejections that the rejected log has not acknowledged yet.
     pub(super) rejections: Vec<(Undecided, Rejection)>,
+    /// For events that are replayed: when each was first received.
+    pub(super) first_received: Option<&'a [Timestamp]>,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// Counts the events as received in these books, and hands out their tokens in order.
+    pub(super) fn open(
+        batch: &'a Batch,
+        credential: &'a Credential,
+        received_at: Timestamp,
+        (counts, outcomes): (&Arc<EventCounts>, &Arc<Outcomes>),
+    ) -> (Self, Vec<Undecided>) {
+        let events = batch.events.len();
+        let account = outcomes.account(credential, received_at, events);
+        let (ledger, tokens) = Ledger::open(counts, account, events);
+        let request = Self {
+            batch,
+            credential,
+            received_at,
+            ledger,
+            name_all: false,
+            stored: Vec::new(),
+            rejections: Vec::new(),
+            first_received: None,
+        };
+        (request, tokens)
+    }
+
+    /// An event of the request as the rejected log keeps it.
+    pub(super) fn rejected(&self, rejection: &Rejection, raw: &[u8]) -> RejectedRecord {
+        RejectedRecord {
+            school_id: self.credential.school_id.clone(),
+            key_id: self.credential.key_id.to_string(),
+            app: rejection.app.clone().or_else(|| self.credential.app.as_deref().map(Into::into)),
+            type_name: rejection.type_name.clone(),
+            reason: rejection.reason,
+            field: rejection.field.clone(),
+            message: rejection.message.clone(),
+            received_at: self.received_at,
+            raw: raw.to_vec(),
+            replayed_at: None,
+        }
+    }
+
     pub(super) fn settle_appended(
         &mut self,
         candidate: Candidate,
         result: Result<LogOffset, AppendError>,
     ) {
         match result {
-            Ok(_offset) => {
-                self.remember(candidate.ordinal, candidate.event.content_hash);
-                let id = self.name_all.then(|| client_id(&candidate.event));
-                self.ledger.settle(candidate.token, id, Fate::Accepted);
-            }
+            Ok(_offset) => self.settle_accepted(candidate),
             Err(AppendError::TooLarge { bytes, limit_bytes }) => {
                 let message = format!(
                     "the event takes {bytes} bytes in the log, which takes {limit_bytes}; send less `data`"
@@ -70,6 +111,12 @@ impl Request<'_> {
                 | AppendError::Unacknowledged { .. },
             ) => self.refuse(candidate),
         }
+    }
+
+    pub(super) fn settle_accepted(&mut self, candidate: Candidate) {
+        self.remember(candidate.ordinal, candidate.event.content_hash);
+        let id = self.name_all.then(|| client_id(&candidate.event));
+        self.ledger.settle(candidate.token, id, Fate::Accepted);
     }
 
     pub(super) fn settle_seen(&mut self, candidate: Candidate, stored: ContentHash) {

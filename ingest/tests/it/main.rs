@@ -15,6 +15,7 @@ mod harness;
 mod key_changes;
 mod malformed;
 mod outcomes;
+mod replay;
 mod requests;
 mod rights;
 mod shutdown;

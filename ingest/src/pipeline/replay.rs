@@ -1,0 +1,93 @@
+//! The pipeline for events that were rejected before.
+//!
+//! Always true: an event's time is corrected as it would have been when it was first received; how
+//! old it is does not matter, and how far ahead it may be counts from now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chalkstream_event_log::Topic;
+use chalkstream_schemas::{
+    LearningEvent, ParseContext, RejectedRecord, Rejection, Timestamp, parse_event,
+};
+use tokio::time::Instant;
+
+use super::request::Request;
+use super::{Batch, Credential, Outcome, Pipeline, rejected_record};
+use crate::fate::Fate;
+use crate::metrics::LogCall;
+
+/// Reads an event that was first received at `first`; it is received again now.
+#[expect(clippy::result_large_err, reason = "rejections are few, and each is read once")]
+pub(super) fn parse_again(
+    raw: &[u8],
+    now: &ParseContext<'_>,
+    first: Timestamp,
+) -> Result<LearningEvent, Rejection> {
+    let since = u64::try_from(now.received_at.ms_since(first)).unwrap_or_default();
+    let then = ParseContext {
+        received_at: first,
+        max_age: None,
+        max_future: now.max_future + Duration::from_millis(since),
+        ..*now
+    };
+    let mut event = parse_event(raw, &then)?;
+    event.received_at = now.received_at;
+    Ok(event)
+}
+
+impl Pipeline {
+    /// Gives every event its fate, as [`Pipeline::run`] does.
+    pub(crate) async fn replay(
+        &self,
+        batch: &Batch,
+        credential: &Credential,
+        first_received: &[Timestamp],
+        deadline: Instant,
+    ) -> Outcome {
+        let books = (&self.metrics.events, &self.outcomes);
+        let (mut request, tokens) = Request::open(batch, credential, self.clock.now(), books);
+        request.first_received = Some(first_received);
+        self.decide(request, tokens, deadline).await
+    }
+
+    /// What [`Pipeline::replay`] would give now, without storing or counting anything.
+    pub(crate) async fn foresee(
+        &self,
+        batch: &Batch,
+        credential: &Credential,
+        first_received: &[Timestamp],
+    ) -> Outcome {
+        let books = (&Arc::default(), &Arc::default());
+        let (mut request, tokens) = Request::open(batch, credential, self.clock.now(), books);
+        request.first_received = Some(first_received);
+        let (candidates, followers) = self.parse(&mut request, tokens).await;
+        let identities = candidates.iter().map(|candidate| candidate.identity).collect::<Vec<_>>();
+        for candidate in self.not_seen(&mut request, candidates, &identities).await {
+            request.settle_accepted(candidate);
+        }
+        for follower in followers {
+            request.settle_follower(follower);
+        }
+        for (token, mut rejection) in std::mem::take(&mut request.rejections) {
+            let id = rejection.id.take();
+            request.ledger.settle(token, id, Fate::Rejected(Box::new(rejection)));
+        }
+        request.ledger.close()
+    }
+
+    /// Notes in the rejected log that these are no longer open.
+    pub(crate) async fn mark_replayed(&self, taken: Vec<RejectedRecord>) {
+        if taken.is_empty() {
+            return;
+        }
+        let partitions = self.log.partitions(Topic::Rejected);
+        let replayed_at = Some(self.clock.now());
+        let marks = taken
+            .into_iter()
+            .map(|record| rejected_record(RejectedRecord { replayed_at, ..record }, partitions))
+            .collect();
+        // What fails is logged there; the next replay finds a duplicate and marks it then.
+        drop(self.append(Topic::Rejected, marks, LogCall::AppendRejected).await);
+    }
+}
