@@ -2,6 +2,7 @@
 //!
 //! Always true: a member keeps how it was written beside what it means.
 
+use crate::columns::ColumnValue;
 use crate::failure::{Failure, given_twice, repeated_member};
 use crate::fields::{Field, FieldType, Kind, SECONDS};
 use crate::json::{Broken, Key, Reader, Value};
@@ -59,6 +60,10 @@ pub(crate) fn store<T: FieldType>(
     }
     let value = T::read(&member.value, &field.kind)
         .map_err(|wrong| Failure::wrong(name(), &member.key.text, wrong))?;
+    if let ColumnValue::Time(time) = value.column() {
+        // However it is spelled: another offset, or more digits, is the same time.
+        member.value = Value::Millis(u64::try_from(time.as_ms()).unwrap_or_default());
+    }
     *slot = Some(value);
     Ok(())
 }
