@@ -8,6 +8,7 @@
 
 mod answers;
 mod bombs;
+mod compress;
 mod concurrency;
 mod documents;
 mod faults;
@@ -15,7 +16,9 @@ mod harness;
 mod key_changes;
 mod malformed;
 mod outcomes;
+mod protobuf;
 mod replay;
 mod requests;
 mod rights;
 mod shutdown;
+mod validate;
