@@ -23,6 +23,7 @@ use crate::problem::{Problem, ProblemKind};
 
 mod format;
 pub(crate) mod protobuf;
+pub(crate) mod segment;
 
 pub(crate) use format::Format;
 

@@ -82,6 +82,8 @@ labels! {
     /// Which route was asked.
     Route {
         Events = "/v1/events",
+        Batch = "/v1/batch",
+        Track = "/v1/track",
         Schemas = "/v1/schemas",
         Schema = "/v1/schemas/{type}",
         Livez = "/livez",

@@ -38,6 +38,15 @@ impl Format {
             name => Err(holds_none(name, SEND)),
         }
     }
+
+    /// Whether a body of Segment's routes is JSON, which some SDKs call plain text.
+    pub(crate) fn check_segment(headers: &HeaderMap) -> Result<(), Problem> {
+        const SEND: &str = "send `application/json`";
+        match media_type(headers, SEND)?.as_str() {
+            "application/json" | "text/plain" => Ok(()),
+            name => Err(holds_none(name, SEND)),
+        }
+    }
 }
 
 /// The media type in lower case; a charset other than UTF-8 is refused.
@@ -111,9 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn plain_text_is_for_beacons() {
+    fn plain_text_is_for_beacons_and_for_segment() {
         let beacon = headers("text/plain;charset=UTF-8");
         assert_eq!(Format::of(&beacon, true), Ok(Format::Json));
         check_unsupported(Format::of(&beacon, false), "browsers' beacons");
+        assert_eq!(Format::check_segment(&beacon), Ok(()));
+        assert_eq!(Format::check_segment(&headers("application/json")), Ok(()));
+        assert!(Format::check_segment(&headers("application/x-ndjson")).is_err());
     }
 }

@@ -60,7 +60,7 @@ pub(crate) struct EventResult<'a> {
     field: Option<&'a str>,
     /// What is wrong and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'a str>,
+    pub(crate) message: Option<&'a str>,
 }
 
 /// Send events
@@ -175,7 +175,7 @@ fn answer(outcome: &Outcome, name_all: bool, options: &IngestOptions) -> Respons
 }
 
 impl<'a> EventResult<'a> {
-    fn of(index: usize, event: &'a Settled) -> Self {
+    pub(crate) fn of(index: usize, event: &'a Settled) -> Self {
         let id = event.id.as_deref();
         let plain = |status| Self { index, id, status, reason: None, field: None, message: None };
         match &event.fate {

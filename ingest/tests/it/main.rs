@@ -20,5 +20,6 @@ mod protobuf;
 mod replay;
 mod requests;
 mod rights;
+mod segment;
 mod shutdown;
 mod validate;
