@@ -68,3 +68,4 @@ soak: build ## The long form of tests: 20 kills each, a million events for the p
 	CHALKSTREAM_BIN="$(CURDIR)/bin/chalkstream" CHALKSTREAM_KILLS=20 \
 		cargo test --locked --package chalkstream --test it -- kill9 --nocapture
 	CHALKSTREAM_PROPERTY_CASES=1000000 cargo test --locked --package chalkstream-schemas --test it -- acceptance
+	CHALKSTREAM_PROPERTY_CASES=1000000 cargo test --locked --package chalkstream-ingest --lib -- decode::tests::rules

@@ -156,10 +156,11 @@ impl Messages<'_> {
         match properties {
             Some(Err(raw)) => event.raw("data", raw),
             Some(Ok(properties)) => {
-                let (lifted, data): (Vec<_>, Vec<_>) = properties
-                    .0
-                    .into_iter()
-                    .partition(|(name, _)| ENVELOPE.contains(&name.as_str()));
+                // A number under such a name is another library's own.
+                let (lifted, data): (Vec<_>, Vec<_>) =
+                    properties.0.into_iter().partition(|(name, raw)| {
+                        ENVELOPE.contains(&name.as_str()) && raw.get().starts_with('"')
+                    });
                 for (name, raw) in &lifted {
                     event.raw(name, raw.get());
                 }

@@ -1,5 +1,7 @@
 use super::*;
 
+mod rules;
+
 fn split(body: Bytes, format: Format, max_events: usize) -> Result<Batch, Problem> {
     let options =
         IngestOptions { max_events: max_events.try_into().unwrap(), ..IngestOptions::default() };

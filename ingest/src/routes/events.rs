@@ -20,7 +20,7 @@ use crate::decode::{self, Format};
 use crate::fate::{Fate, Outcome, Settled, Tally};
 use crate::intake;
 use crate::options::IngestOptions;
-use crate::problem::{Problem, ProblemBody, retry_after_value};
+use crate::problem::{Problem, ProblemBody, ProblemKind, retry_after_value};
 use crate::query::Query;
 
 /// What became of the events of a request.
@@ -124,6 +124,11 @@ async fn take_in(
     app.lifecycle.check_draining(&app.options)?;
     let query = Query::parse(query)?;
     let credential = match &query.key {
+        Some(_) if headers.contains_key(header::AUTHORIZATION) => {
+            let detail =
+                "a key is in the query and another credential in `Authorization`; send one of them";
+            return Err(Problem::new(ProblemKind::BrokenQuery, detail));
+        }
         Some(key) => app.gate.beacon(key, headers)?,
         None => app.gate.writer(headers).await?,
     };

@@ -7,12 +7,14 @@
 )]
 
 mod answers;
+mod beacons;
 mod bombs;
 mod compress;
 mod concurrency;
 mod documents;
 mod faults;
 mod harness;
+mod hostile;
 mod key_changes;
 mod malformed;
 mod outcomes;

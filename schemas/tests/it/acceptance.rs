@@ -259,8 +259,11 @@ fn other_name(info: &TypeInfo, in_data: bool, name: &str) -> Option<&'static str
     let envelope = chalkstream_schemas::parse::ENVELOPE;
     let fields = if in_data { info.fields } else { &envelope };
     let bare = name.trim_matches('"');
-    let field = fields.iter().find(|field| field.name == bare)?;
-    field.aliases.first().copied()
+    fields.iter().find_map(|field| match field.aliases {
+        [alias] if field.name == bare => Some(*alias),
+        [alias] if *alias == bare => Some(field.name),
+        _ => None,
+    })
 }
 
 fn apply(

@@ -63,6 +63,19 @@ fn a_track_message_becomes_an_event() {
 }
 
 #[test]
+fn a_number_is_no_session_of_ours() {
+    let message = json!({
+        "type": "track", "event": "Login", "messageId": "m", "userId": "ada",
+        "timestamp": "2026-03-02T10:00:00Z", "properties": { "session_id": 1_772_445_600 },
+    });
+    let expected = json!({
+        "id": "m", "type": "login", "user_id": "ada", "event": "Login",
+        "occurred_at": "2026-03-02T10:00:00Z", "data": { "session_id": 1_772_445_600 },
+    });
+    check(message, expected);
+}
+
+#[test]
 fn pages_and_screens_are_page_views() {
     let page = |kind: &str, name: Value, properties: Value| {
         let message = json!({
