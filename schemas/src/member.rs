@@ -2,11 +2,11 @@
 //!
 //! Always true: a member keeps how it was written beside what it means.
 
-use crate::columns::ColumnValue;
 use crate::failure::{Failure, given_twice, repeated_member};
 use crate::fields::{Field, FieldType, Kind, SECONDS};
 use crate::json::{Broken, Key, Reader, Value};
 use crate::number;
+use crate::time::Timestamp;
 
 /// A member of `data`, or an unknown one of the envelope.
 #[derive(Debug)]
@@ -60,7 +60,10 @@ pub(crate) fn store<T: FieldType>(
     }
     let value = T::read(&member.value, &field.kind)
         .map_err(|wrong| Failure::wrong(name(), &member.key.text, wrong))?;
-    if let ColumnValue::Time(time) = value.column() {
+    if field.kind == Kind::Time
+        && let Value::String(text) = &member.value
+        && let Ok(time) = Timestamp::parse_rfc3339(text)
+    {
         // However it is spelled: another offset, or more digits, is the same time.
         member.value = Value::Millis(u64::try_from(time.as_ms()).unwrap_or_default());
     }

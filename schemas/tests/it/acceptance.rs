@@ -371,3 +371,43 @@ fn the_rules_take_the_least_and_the_fullest_event_and_refuse_others() {
         }
     }
 }
+
+/// Every way to give a field up to three times, under its name and its alias, null and not.
+#[test]
+fn names_and_aliases_count_the_same_in_every_order() {
+    let info = types().find(|info| info.name == "answer_submitted").unwrap();
+    let full = full(&info);
+    let mut checked = 0;
+    for (in_data, fields) in
+        [(false, &chalkstream_schemas::parse::ENVELOPE[..]), (true, info.fields)]
+    {
+        for field in fields.iter().filter(|field| !field.aliases.is_empty()) {
+            let (mut envelope, mut data) = (members(&full), members(&full["data"]));
+            let own = json!(field.name).to_string();
+            let own_value = |members: &Written| {
+                members.iter().find(|(name, _)| *name == own).unwrap().1.clone()
+            };
+            let value = own_value(if in_data { &data } else { &envelope });
+            // An alias of milliseconds counts seconds, which this value is, too.
+            let given = [field.name, field.aliases[0]].into_iter().flat_map(|name| {
+                ["null", &value].map(|value| (json!(name).to_string(), value.to_owned()))
+            });
+            let given = given.collect::<Vec<_>>();
+            for choice in 0..5_usize.pow(3) {
+                let picks = [choice % 5, choice / 5 % 5, choice / 25];
+                let target = if in_data { &mut data } else { &mut envelope };
+                target.retain(|(name, _)| given.iter().all(|(given, _)| given != name));
+                target.extend(picks.iter().filter_map(|pick| given.get(*pick).cloned()));
+                let mut event = envelope.clone();
+                for (name, value) in &mut event {
+                    if name == "\"data\"" {
+                        *value = write(&data, "");
+                    }
+                }
+                check(write(&event, "").as_bytes()).unwrap();
+                checked += 1;
+            }
+        }
+    }
+    assert_eq!(checked, 125 * 6);
+}
