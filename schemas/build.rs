@@ -11,6 +11,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = std::env::var("OUT_DIR")?;
     std::fs::write(Path::new(&out).join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     prost_build::Config::new()
+        // In a fixed order, so that the same message always becomes the same JSON.
+        .btree_map(["."])
         .boxed(".chalkstream.log.v1.Record.body.event")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

@@ -1,26 +1,25 @@
 //! Reading a body: bounded in bytes and time while it streams, decompressed on the way.
 //!
 //! In: a request's headers and body stream. Out: the decompressed bytes with their [`Permit`].
-//! Always true: never more than `max_body` decompressed bytes (and a decoder's window of at most
-//! 8 MiB) are held, whatever a compressed body expands to; a body whose end is missing is an error.
-//! Not here: what the bytes mean ([`crate::decode`]).
+//! Always true: never more than `max_body` decompressed bytes are held (and as many again in a
+//! decoder's window), whatever a compressed body expands to; a body whose end is missing is an error.
+//! Not here: decompression itself ([`decoder`]), and what the bytes mean ([`crate::decode`]).
 
 use std::io::{self, Write};
 
 use axum::body::Body;
 use bytes::Bytes;
-use flate2::write::MultiGzDecoder;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
-use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation as _, OutBuffer};
 
 use crate::admission::{Admission, Permit};
 use crate::options::IngestOptions;
 use crate::problem::{Problem, ProblemKind};
 
-/// Largest window of a zstd frame: 2^23 bytes, what RFC 9659 allows for HTTP.
-const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-const ZSTD_STEP_BYTES: usize = 64 << 10;
+mod decoder;
+
+use decoder::Decoder;
+
 /// How much of a refused body is read and thrown away, so that its sender sees the answer instead
 /// of a broken connection.
 const DISCARD_MAX_BYTES: usize = 32 << 20;
@@ -39,14 +38,19 @@ pub(crate) enum Encoding {
     Identity,
     Gzip,
     Zstd,
+    Brotli,
+    Deflate,
 }
+
+/// The encodings that a request may use.
+pub(crate) const ACCEPTED_ENCODINGS: &str = "gzip, zstd, br, deflate, identity";
 
 impl Encoding {
     /// From `Content-Encoding`.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let unsupported = |what: &str| {
             let detail = format!(
-                "the content encoding {what} is not supported; send gzip, zstd, or the body as it is"
+                "the content encoding {what} is not supported; send gzip, zstd, br, deflate, or the body as it is"
             );
             Problem::new(ProblemKind::UnsupportedEncoding, detail)
         };
@@ -58,6 +62,8 @@ impl Encoding {
                     "identity" => continue,
                     "gzip" | "x-gzip" => Self::Gzip,
                     "zstd" => Self::Zstd,
+                    "br" => Self::Brotli,
+                    "deflate" => Self::Deflate,
                     _ => return Err(unsupported(&format!("`{}`", printable(name)))),
                 };
                 if found != Self::Identity {
@@ -98,7 +104,11 @@ pub(crate) async fn read(
 }
 
 /// Reads and forgets what is left of a body that was refused, within limits.
-pub(crate) async fn discard(body: &mut Body) {
+pub(crate) async fn discard_refused(headers: &HeaderMap, body: &mut Body) {
+    // Who asked first has sent nothing yet, and need not once it has the answer.
+    if headers.contains_key(header::EXPECT) {
+        return;
+    }
     let read = async {
         let mut left = DISCARD_MAX_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
@@ -121,19 +131,17 @@ async fn stream(
     admission: &Admission,
     options: &IngestOptions,
 ) -> Result<Read, Problem> {
-    let raw_max = match encoding {
-        Encoding::Identity => options.max_body.get(),
-        Encoding::Gzip | Encoding::Zstd => options.max_compressed_body.get(),
-    };
-    let raw_too_large = || match encoding {
-        Encoding::Identity => Stop::TooLarge.problem(options),
-        Encoding::Gzip | Encoding::Zstd => Problem::new(
-            ProblemKind::BodyTooLarge,
-            format!(
-                "the compressed body is larger than {}; send fewer events at a time",
-                options.max_compressed_body
-            ),
-        ),
+    let plain = encoding == Encoding::Identity;
+    let raw_max = if plain { options.max_body } else { options.max_compressed_body }.get();
+    let raw_too_large = || {
+        if plain {
+            return Stop::TooLarge.problem(options);
+        }
+        let detail = format!(
+            "the compressed body is larger than {}; send fewer events at a time",
+            options.max_compressed_body
+        );
+        Problem::new(ProblemKind::BodyTooLarge, detail)
     };
     let announced = headers
         .get(header::CONTENT_LENGTH)
@@ -163,7 +171,7 @@ async fn stream(
             return Err(raw_too_large());
         }
         if let Err(error) = decoder.write(&data) {
-            return Err(match decoder.sink().stop {
+            return Err(match decoder.stop() {
                 Some(stop) => stop.problem(options),
                 None => broken(encoding, &error),
             });
@@ -181,21 +189,25 @@ fn broken(encoding: Encoding, error: &io::Error) -> Problem {
         Encoding::Identity => "the body",
         Encoding::Gzip => "the gzip body",
         Encoding::Zstd => "the zstd body",
+        Encoding::Brotli => "the br body",
+        Encoding::Deflate => "the deflate body",
     };
     let detail =
         format!("{name} is damaged or incomplete: {error}; compress it again and send it again");
     Problem::new(ProblemKind::BrokenCompression, detail)
 }
 
-/// Why decompressing stopped although the input was fine.
+/// Why reading stopped although the input was fine.
 #[derive(Clone, Copy, Debug)]
-enum Stop {
+pub(crate) enum Stop {
+    /// More than `max_body`.
     TooLarge,
+    /// More than there is room for now.
     Busy,
 }
 
 impl Stop {
-    fn problem(self, options: &IngestOptions) -> Problem {
+    pub(crate) fn problem(self, options: &IngestOptions) -> Problem {
         match self {
             Self::TooLarge => Problem::new(
                 ProblemKind::BodyTooLarge,
@@ -239,89 +251,5 @@ impl Write for Sink {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-enum Decoder {
-    Identity(Sink),
-    Gzip(Box<MultiGzDecoder<Sink>>),
-    Zstd(Box<Zstd>),
-}
-
-struct Zstd {
-    decoder: ZstdDecoder<'static>,
-    out: Vec<u8>,
-    sink: Sink,
-    /// At the start of a frame: the only place where a body may end.
-    between_frames: bool,
-}
-
-impl Decoder {
-    fn new(encoding: Encoding, sink: Sink) -> io::Result<Self> {
-        Ok(match encoding {
-            Encoding::Identity => Self::Identity(sink),
-            Encoding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(sink))),
-            Encoding::Zstd => {
-                let mut decoder = ZstdDecoder::new()?;
-                decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))?;
-                let out = vec![0; ZSTD_STEP_BYTES];
-                Self::Zstd(Box::new(Zstd { decoder, out, sink, between_frames: false }))
-            }
-        })
-    }
-
-    fn write(&mut self, data: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Identity(sink) => sink.write_all(data),
-            Self::Gzip(decoder) => decoder.write_all(data),
-            Self::Zstd(zstd) => zstd.write(data),
-        }
-    }
-
-    fn sink(&self) -> &Sink {
-        match self {
-            Self::Identity(sink) => sink,
-            Self::Gzip(decoder) => decoder.get_ref(),
-            Self::Zstd(zstd) => &zstd.sink,
-        }
-    }
-
-    fn finish(self) -> Result<Sink, (Option<Stop>, io::Error)> {
-        match self {
-            Self::Identity(sink) => Ok(sink),
-            Self::Gzip(mut decoder) => match decoder.try_finish() {
-                Ok(()) => decoder.finish().map_err(|error| (None, error)),
-                Err(error) => Err((decoder.get_ref().stop, error)),
-            },
-            Self::Zstd(zstd) if zstd.between_frames => Ok(zstd.sink),
-            Self::Zstd(_) => {
-                Err((None, io::Error::new(io::ErrorKind::UnexpectedEof, "its end is missing")))
-            }
-        }
-    }
-}
-
-impl Zstd {
-    fn write(&mut self, data: &[u8]) -> io::Result<()> {
-        let mut input = InBuffer::around(data);
-        loop {
-            let rest = input.pos() < data.len();
-            if self.between_frames {
-                if !rest {
-                    return Ok(());
-                }
-                self.decoder.reinit()?;
-                self.between_frames = false;
-            }
-            let mut output = OutBuffer::around(&mut self.out[..]);
-            let hint = self.decoder.run(&mut input, &mut output)?;
-            let filled = output.pos() == output.capacity();
-            self.sink.write_all(output.as_slice())?;
-            self.between_frames = hint == 0;
-            // A full output may hide more of what was read already.
-            if input.pos() == data.len() && (!filled || self.between_frames) {
-                return Ok(());
-            }
-        }
     }
 }

@@ -38,7 +38,6 @@ impl Gate {
     }
 
     /// The credential of a key that stood in the query, as browsers' beacons have it.
-    #[expect(dead_code, reason = "it waits for the route that takes beacons")]
     pub(crate) fn beacon(
         &self,
         key: &str,

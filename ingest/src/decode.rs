@@ -1,8 +1,9 @@
 //! From a body to the events in it, each as a range of the body's bytes.
 //!
 //! In: decompressed bytes and a content type. Out: [`Batch`], or a problem with the request.
-//! Always true: the body is scanned once and nothing is copied; what is inside an event is nobody's
-//! business here, so one event's fault cannot sink its batch; at most `max_events` are collected.
+//! Always true: a JSON body is scanned once and nothing is copied; what is inside an event is
+//! nobody's business here, so one event's fault cannot sink its batch; at most `max_events` are
+//! collected; what is not JSON becomes JSON here, so that all that follows is one path.
 //! Not here: what an event means (`parse_event` of the schemas).
 
 use std::cell::Cell;
@@ -12,68 +13,23 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use chalkstream_schemas::Timestamp;
-use http::{HeaderMap, header};
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::admission::Permit;
 use crate::body::printable;
+use crate::options::IngestOptions;
 use crate::problem::{Problem, ProblemKind};
+
+mod format;
+pub(crate) mod protobuf;
+pub(crate) mod segment;
+
+pub(crate) use format::Format;
 
 /// Most members of a batch object; an event may have more.
 const BATCH_MEMBERS_MAX: usize = 64;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-
-/// What a body is, by its content type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// One event, an array of events, or a batch object.
-    Json,
-    /// One event a line.
-    Ndjson,
-}
-
-impl Format {
-    /// From `Content-Type`.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        const SEND: &str = "send `application/json` (an event, an array of events, or {\"events\": […]}) or `application/x-ndjson` (an event a line)";
-        let unsupported =
-            |what: String| Problem::new(ProblemKind::UnsupportedType, format!("{what}; {SEND}"));
-        let value = headers
-            .get(header::CONTENT_TYPE)
-            .ok_or_else(|| unsupported("there is no `Content-Type` header".to_owned()))?;
-        let text = value
-            .to_str()
-            .map_err(|_binary| unsupported("`Content-Type` is not plain text".to_owned()))?;
-        let mut parts = text.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let format = match name.as_str() {
-            "application/json" => Self::Json,
-            "application/x-ndjson"
-            | "application/ndjson"
-            | "application/jsonl"
-            | "application/x-jsonlines" => Self::Ndjson,
-            _ => {
-                return Err(unsupported(format!(
-                    "the content type `{}` holds no events",
-                    printable(&name)
-                )));
-            }
-        };
-        for parameter in parts {
-            let Some((key, value)) = parameter.split_once('=') else { continue };
-            let value = value.trim().trim_matches('"');
-            if key.trim().eq_ignore_ascii_case("charset")
-                && !["utf-8", "utf8", "us-ascii"].iter().any(|ok| value.eq_ignore_ascii_case(ok))
-            {
-                return Err(unsupported(format!(
-                    "the charset `{}` is not supported, JSON is UTF-8",
-                    printable(value)
-                )));
-            }
-        }
-        Ok(format)
-    }
-}
 
 /// The events of a request, as they stand in its body.
 #[derive(Debug)]
@@ -91,15 +47,22 @@ impl Batch {
     }
 }
 
-/// Finds the events of a body.
-pub(crate) fn split(body: Bytes, format: Format, max_events: usize) -> Result<Batch, Problem> {
+/// Finds the events of a body. The permit grows where reading them takes memory beyond the body.
+pub(crate) fn split(
+    body: Bytes,
+    format: Format,
+    options: &IngestOptions,
+    permit: &mut Permit,
+) -> Result<Batch, Problem> {
+    let max_events = options.max_events.get();
     let body = match body.strip_prefix(BYTE_ORDER_MARK) {
-        Some(rest) => body.slice_ref(rest),
-        None => body,
+        Some(rest) if format != Format::Protobuf => body.slice_ref(rest),
+        _ => body,
     };
     let (events, sent_at) = match format {
         Format::Json => split_json(&body, max_events)?,
         Format::Ndjson => (split_lines(&body, max_events)?, None),
+        Format::Protobuf => return protobuf::batch(&body, options, permit),
     };
     Ok(Batch { body, events, sent_at })
 }

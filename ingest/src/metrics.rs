@@ -32,6 +32,10 @@ const EVENTS_REJECTED: Name =
     Name("chalkstream_ingest_events_rejected", "Events at fault, by reason.");
 const EVENTS_REFUSED: Name =
     Name("chalkstream_ingest_events_refused", "Events not taken for now, by reason.");
+const VALIDATED: Name = Name(
+    "chalkstream_ingest_validated_events",
+    "Events that were only validated (?validate=true), by the fate that they would have met.",
+);
 const REQUESTS: Name = Name("chalkstream_ingest_requests", "Requests by route and HTTP status.");
 const REQUEST_SECONDS: Name = Name(
     "chalkstream_ingest_request_duration_seconds",
@@ -78,6 +82,8 @@ labels! {
     /// Which route was asked.
     Route {
         Events = "/v1/events",
+        Batch = "/v1/batch",
+        Track = "/v1/track",
         Schemas = "/v1/schemas",
         Schema = "/v1/schemas/{type}",
         Livez = "/livez",
@@ -137,6 +143,8 @@ impl Ended {
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) events: Arc<EventCounts>,
+    /// The books of requests that store nothing.
+    pub(crate) validated: Arc<EventCounts>,
     pub(crate) request_seconds: Histogram,
     pub(crate) append_seconds: Histogram,
     requests: [[AtomicU64; Ended::ALL.len()]; Route::ALL.len()],
@@ -249,13 +257,8 @@ impl<G: Gauges> Collector for IngestCollector<G> {
         let books = metrics.events.read();
         let out = &mut encoder;
         counter(out, EVENTS_RECEIVED, books.received)?;
-        let fates = [
-            ("accepted", books.accepted),
-            ("duplicate", books.duplicate),
-            ("rejected", books.rejected),
-            ("refused", books.refused),
-        ];
-        family(out, EVENTS, "fate", fates)?;
+        family(out, EVENTS, "fate", books.fates())?;
+        family(out, VALIDATED, "fate", metrics.validated.read().fates())?;
         gauge(out, EVENTS_IN_FLIGHT, books.in_flight)?;
         let names = RejectReason::ALL.iter().map(|reason| reason.as_str());
         family(out, EVENTS_REJECTED, "reason", names.zip(books.rejected_by_reason))?;

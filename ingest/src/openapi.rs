@@ -4,7 +4,7 @@ use bytes::Bytes;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::routes::{events, health, schemas};
+use crate::routes::{events, health, schemas, segment};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -15,6 +15,8 @@ use crate::routes::{events, health, schemas};
     ),
     paths(
         events::post_events,
+        segment::post_batch,
+        segment::post_track,
         schemas::list_schemas,
         schemas::get_schema,
         health::livez,

@@ -36,6 +36,7 @@ use crate::outcomes::Outcomes;
 
 mod replay;
 mod request;
+mod validate;
 
 pub(crate) use request::client_id;
 use request::{Candidate, Follower, Request, not_permitted};

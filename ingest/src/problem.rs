@@ -188,7 +188,7 @@ impl IntoResponse for Problem {
             }
             ProblemKind::UnsupportedEncoding => {
                 // RFC 7694: tells which encodings a request may use.
-                let encodings = HeaderValue::from_static("gzip, zstd, identity");
+                let encodings = HeaderValue::from_static(crate::body::ACCEPTED_ENCODINGS);
                 headers.insert(header::ACCEPT_ENCODING, encodings);
             }
             ProblemKind::BrokenBody

@@ -19,10 +19,13 @@ use crate::problem::{Problem, ProblemKind};
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod schemas;
+pub(crate) mod segment;
 
 /// Every path with its method, as registered below.
 pub(crate) const ROUTES: &[(&str, &str)] = &[
     ("POST", "/v1/events"),
+    ("POST", "/v1/batch"),
+    ("POST", "/v1/track"),
     ("GET", "/v1/schemas"),
     ("GET", "/v1/schemas/{type}"),
     ("GET", "/livez"),
@@ -34,6 +37,8 @@ pub(crate) const ROUTES: &[(&str, &str)] = &[
 pub(crate) fn router(app: &Arc<App>) -> Router {
     Router::new()
         .route("/v1/events", post(events::post_events))
+        .route("/v1/batch", post(segment::post_batch))
+        .route("/v1/track", post(segment::post_track))
         .route("/v1/schemas", get(schemas::list_schemas))
         .route("/v1/schemas/{type}", get(schemas::get_schema))
         .route("/livez", get(health::livez))

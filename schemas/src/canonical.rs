@@ -7,8 +7,9 @@
 //! A value is a tag and its content: `n` null, `t` true, `f` false, `i` a whole number (i64, little
 //! endian), `d` any other number (the bits of its f64), `x` a number beyond f64 (its text), `s` a
 //! string (length as u32, UTF-8), `a` elements `e`, `o` members sorted by name `e`.
-//! Always true: key order, white space, escapes, the spelling of numbers, aliases, and a null in
-//! place of an absent known field do not change the hash; anything else does.
+//! A known field that holds a time is its milliseconds since 1970, a whole number.
+//! Always true: key order, white space, escapes, the spelling of numbers and of times, aliases, and
+//! a null in place of an absent known field do not change the hash; anything else does.
 
 use crate::event::LearningEvent;
 use crate::ids::{ContentHash, first_16};

@@ -87,9 +87,17 @@ pub(crate) enum Slot {
 
 const SLOTS: usize = 13;
 
+/// What was given for a field, and under which name.
+struct Given<'a> {
+    value: Value<'a>,
+    name: &'static str,
+    /// Whether a null came under the field's other name.
+    both: bool,
+}
+
 /// All members of an event's text.
 pub(crate) struct Raw<'a> {
-    slots: [Option<(Value<'a>, &'static str)>; SLOTS],
+    slots: [Option<Given<'a>>; SLOTS],
     pub(crate) data_text: &'a str,
     pub(crate) data: Vec<Member<'a>>,
     pub(crate) extra: Vec<Member<'a>>,
@@ -155,24 +163,26 @@ impl<'a> Raw<'a> {
     pub(crate) fn put(&mut self, slot: Slot, value: Value<'a>, name: &'static str) {
         let Some(place) = self.slots.get_mut(slot as usize) else { return };
         match place {
-            Some((_, before)) if *before == name => {
+            Some(before) if before.name == name || before.both => {
                 self.twice.get_or_insert_with(|| repeated_member("the event", name));
             }
             // A null under one name leaves the other to count.
-            Some((before, _)) if *before == Value::Null => *place = Some((value, name)),
-            Some(_) if value == Value::Null => {}
+            Some(before) if before.value == Value::Null => {
+                *place = Some(Given { value, name, both: true });
+            }
+            Some(before) if value == Value::Null => before.both = true,
             Some(_) => {
                 let field = ENVELOPE.get(slot as usize);
                 self.twice = self.twice.take().or(field.map(|field| given_twice("", field)));
             }
-            None => *place = Some((value, name)),
+            None => *place = Some(Given { value, name, both: false }),
         }
     }
 
     /// The value of a field, where it is not null, and the name that it came under.
     pub(crate) fn get(&self, slot: Slot) -> Option<(&Value<'a>, &'static str)> {
         match self.slots.get(slot as usize) {
-            Some(Some((value, name))) if *value != Value::Null => Some((value, name)),
+            Some(Some(given)) if given.value != Value::Null => Some((&given.value, given.name)),
             _ => None,
         }
     }

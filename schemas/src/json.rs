@@ -40,7 +40,7 @@ pub(crate) enum Value<'a> {
     Bool(bool),
     /// The number's text.
     Number(&'a str),
-    /// Milliseconds, converted from an alias that counts seconds.
+    /// Milliseconds: a duration converted from an alias that counts seconds, or a time since 1970.
     Millis(u64),
     String(Cow<'a, str>),
     Array(&'a str),

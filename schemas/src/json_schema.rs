@@ -16,16 +16,20 @@ use crate::payload::{EventType, TypeInfo};
 pub fn json_schema(event_type: EventType) -> Value {
     let info = event_type.info();
     let name = event_type.as_str();
+    let required_by_type = info.map_or(&[][..], |info| info.envelope);
+    // What a type requires may not be null, either.
+    let envelope = ENVELOPE.map(|field| {
+        let required = field.required || required_by_type.contains(&field.name);
+        Field { required, ..field }
+    });
     let mut properties = Map::new();
-    for field in &ENVELOPE {
+    for field in &envelope {
         insert(&mut properties, field);
     }
     properties.insert("type".to_owned(), type_schema(info.as_ref()));
     properties.insert("data".to_owned(), data_schema(event_type, info.as_ref()));
 
-    let required_by_type = info.map_or(&[][..], |info| info.envelope);
-    let mut required: Vec<&Field> = ENVELOPE.iter().collect();
-    required.retain(|field| field.required || required_by_type.contains(&field.name));
+    let required: Vec<&Field> = envelope.iter().filter(|field| field.required).collect();
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": format!("/v1/schemas/{name}"),

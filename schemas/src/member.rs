@@ -6,6 +6,7 @@ use crate::failure::{Failure, given_twice, repeated_member};
 use crate::fields::{Field, FieldType, Kind, SECONDS};
 use crate::json::{Broken, Key, Reader, Value};
 use crate::number;
+use crate::time::Timestamp;
 
 /// A member of `data`, or an unknown one of the envelope.
 #[derive(Debug)]
@@ -59,6 +60,13 @@ pub(crate) fn store<T: FieldType>(
     }
     let value = T::read(&member.value, &field.kind)
         .map_err(|wrong| Failure::wrong(name(), &member.key.text, wrong))?;
+    if field.kind == Kind::Time
+        && let Value::String(text) = &member.value
+        && let Ok(time) = Timestamp::parse_rfc3339(text)
+    {
+        // However it is spelled: another offset, or more digits, is the same time.
+        member.value = Value::Millis(u64::try_from(time.as_ms()).unwrap_or_default());
+    }
     *slot = Some(value);
     Ok(())
 }

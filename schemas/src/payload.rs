@@ -17,7 +17,9 @@ use crate::ids::{
     QuizRunId, RecommendationId, ResourceId, SkillId, UserId, VideoId,
 };
 use crate::member::{Member, store};
+use crate::proto::events::v1::learning_event;
 use crate::time::Timestamp;
+use crate::transcode::{Object, ProtoField as _};
 
 mod define;
 

@@ -1,5 +1,14 @@
 use super::*;
 
+mod rules;
+
+fn split(body: Bytes, format: Format, max_events: usize) -> Result<Batch, Problem> {
+    let options =
+        IngestOptions { max_events: max_events.try_into().unwrap(), ..IngestOptions::default() };
+    let mut permit = crate::admission::Admission::new(1 << 30).admit(body.len()).unwrap();
+    super::split(body, format, &options, &mut permit)
+}
+
 #[track_caller]
 fn events(format: Format, body: &str, expected: &[&str]) -> Batch {
     let batch = split(Bytes::copy_from_slice(body.as_bytes()), format, 3).unwrap();
@@ -74,27 +83,4 @@ fn nesting_does_not_exhaust_the_stack() {
     assert_eq!(batch.events.len(), 1);
     let open = Bytes::from("[".repeat(1_000_000));
     assert_eq!(split(open, Format::Json, 3).unwrap_err().kind(), ProblemKind::BrokenBody);
-}
-
-#[test]
-fn the_content_type_says_how_to_read() {
-    let of = |text: &str| {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, text.parse().unwrap());
-        Format::of(&headers)
-    };
-    for text in ["application/json", "Application/JSON; charset=\"UTF-8\"", "application/json;"] {
-        assert_eq!(of(text), Ok(Format::Json), "{text}");
-    }
-    for text in ["application/x-ndjson", "application/jsonl; charset=utf-8"] {
-        assert_eq!(of(text), Ok(Format::Ndjson), "{text}");
-    }
-    for text in
-        ["text/plain", "application/json; charset=latin1", "application/x-www-form-urlencoded"]
-    {
-        let problem = of(text).unwrap_err();
-        assert_eq!(problem.kind(), ProblemKind::UnsupportedType);
-        assert!(problem.detail.contains("application/x-ndjson"));
-    }
-    assert!(Format::of(&HeaderMap::new()).is_err());
 }

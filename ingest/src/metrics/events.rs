@@ -61,6 +61,16 @@ impl Books {
         let fates = self.accepted + self.duplicate + self.rejected + self.refused;
         self.received == fates + self.in_flight
     }
+
+    /// How many events met each fate, with its name.
+    pub(crate) fn fates(&self) -> [(&'static str, u64); 4] {
+        [
+            ("accepted", self.accepted),
+            ("duplicate", self.duplicate),
+            ("rejected", self.rejected),
+            ("refused", self.refused),
+        ]
+    }
 }
 
 impl EventCounts {

@@ -14,7 +14,6 @@ use tokio::time::Instant;
 
 use super::request::Request;
 use super::{Batch, Credential, Outcome, Pipeline, rejected_record};
-use crate::fate::Fate;
 use crate::metrics::LogCall;
 
 /// Reads an event that was first received at `first`; it is received again now.
@@ -61,19 +60,7 @@ impl Pipeline {
         let books = (&Arc::default(), &Arc::default());
         let (mut request, tokens) = Request::open(batch, credential, self.clock.now(), books);
         request.first_received = Some(first_received);
-        let (candidates, followers) = self.parse(&mut request, tokens).await;
-        let identities = candidates.iter().map(|candidate| candidate.identity).collect::<Vec<_>>();
-        for candidate in self.not_seen(&mut request, candidates, &identities).await {
-            request.settle_accepted(candidate);
-        }
-        for follower in followers {
-            request.settle_follower(follower);
-        }
-        for (token, mut rejection) in std::mem::take(&mut request.rejections) {
-            let id = rejection.id.take();
-            request.ledger.settle(token, id, Fate::Rejected(Box::new(rejection)));
-        }
-        request.ledger.close()
+        self.tell(request, tokens).await
     }
 
     /// Notes in the rejected log that these are no longer open.

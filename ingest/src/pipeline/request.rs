@@ -150,14 +150,20 @@ impl<'a> Request<'a> {
         rejections: Vec<(Undecided, Rejection)>,
         kept: Vec<Result<LogOffset, AppendError>>,
     ) {
-        for ((token, mut rejection), kept) in rejections.into_iter().zip(kept) {
-            let id = rejection.id.take();
-            let fate = match kept {
-                Ok(_offset) => Fate::Rejected(Box::new(rejection)),
-                Err(_logged) => Fate::Refused(RefuseReason::Unavailable),
-            };
-            self.ledger.settle(token, id, fate);
+        for ((token, rejection), kept) in rejections.into_iter().zip(kept) {
+            match kept {
+                Ok(_offset) => self.settle_rejected(token, rejection),
+                Err(_logged) => {
+                    let fate = Fate::Refused(RefuseReason::Unavailable);
+                    self.ledger.settle(token, rejection.id, fate);
+                }
+            }
         }
+    }
+
+    pub(super) fn settle_rejected(&mut self, token: Undecided, mut rejection: Rejection) {
+        let id = rejection.id.take();
+        self.ledger.settle(token, id, Fate::Rejected(Box::new(rejection)));
     }
 
     /// Queues the rejection: it is final once the rejected log has it.

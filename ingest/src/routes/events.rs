@@ -6,27 +6,22 @@
 //! event has its fate and only those refused need sending again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::body::{self, Encoding, Read};
-use crate::decode::{self, Batch, Format};
+use crate::decode::{self, Format};
 use crate::fate::{Fate, Outcome, Settled, Tally};
-use crate::keys::Credential;
+use crate::intake;
 use crate::options::IngestOptions;
 use crate::problem::{Problem, ProblemBody, ProblemKind, retry_after_value};
-
-/// How much longer than the pipeline the answer waits, so that a request which waited in vain for
-/// another one can still say what became of each event.
-const GRACE: Duration = Duration::from_millis(250);
+use crate::query::Query;
 
 /// What became of the events of a request.
 #[derive(Debug, Serialize, ToSchema)]
@@ -65,25 +60,29 @@ pub(crate) struct EventResult<'a> {
     field: Option<&'a str>,
     /// What is wrong and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'a str>,
+    pub(crate) message: Option<&'a str>,
 }
 
 /// Send events
 ///
-/// The body is one event, an array of events, `{"sent_at": …, "events": […]}`, or NDJSON, plain or
-/// compressed. Every event gets one fate; sending again is always safe.
+/// The body is one event, an array of events, `{"sent_at": …, "events": […]}`, NDJSON, or the
+/// protobuf message `EventBatch`, plain or compressed. Every event gets one fate; sending again is always safe.
 #[utoipa::path(
     post,
     path = "/v1/events",
     tag = "events",
     params(
         ("results" = Option<String>, Query, description = "`all` names accepted events too"),
-        ("Content-Encoding" = Option<String>, Header, description = "`gzip` or `zstd`"),
+        ("key" = Option<String>, Query, description = "A publishable key, for browsers' beacons, which can send no header; the body may then be `text/plain`"),
+        ("validate" = Option<bool>, Query, description = "`true` answers the same and stores nothing"),
+        ("Content-Encoding" = Option<String>, Header, description = "`gzip`, `zstd`, `br` or `deflate`"),
     ),
     request_body(
         content(
             (serde_json::Value = "application/json"),
             (String = "application/x-ndjson"),
+            (String = "text/plain"),
+            (Vec<u8> = "application/x-protobuf"),
         ),
         description = "Events; their schemas are at /v1/schemas/{type}",
     ),
@@ -110,10 +109,7 @@ pub(crate) async fn post_events(
     match take_in(&app, query.as_deref(), &headers, &mut body).await {
         Ok(response) => response,
         Err(problem) => {
-            // Who asked first has sent nothing yet, and need not once it has the answer.
-            if !headers.contains_key(header::EXPECT) {
-                body::discard(&mut body).await;
-            }
+            body::discard_refused(&headers, &mut body).await;
             problem.into_response()
         }
     }
@@ -126,70 +122,24 @@ async fn take_in(
     body: &mut Body,
 ) -> Result<Response, Problem> {
     app.lifecycle.check_draining(&app.options)?;
-    let credential = app.gate.writer(headers).await?;
-    let name_all = wants_all(query)?;
-    let format = Format::of(headers)?;
-    let encoding = Encoding::of(headers)?;
-    let Read { bytes, permit } =
-        body::read(body, encoding, headers, &app.admission, &app.options).await?;
-    app.metrics.body(bytes.len());
-    let batch = decode::split(bytes, format, app.options.max_events.get())?;
-    // The deadline counts from here: a slow client has its own.
-    let deadline = Instant::now() + app.options.request_timeout.get();
-    let work = decide(Arc::clone(app), batch, credential, name_all, deadline, permit);
-    match tokio::time::timeout_at(deadline + GRACE, tokio::spawn(work)).await {
-        Ok(Ok(outcome)) => Ok(answer(&outcome, name_all, &app.options)),
-        Ok(Err(failed)) => {
-            app.metrics.panicked();
-            tracing::error!(%failed, "a request failed");
-            Err(unknown(ProblemKind::Internal, "the request failed", &app.options))
-        }
-        Err(_elapsed) => {
-            let what = "the log did not acknowledge in time";
-            Err(unknown(ProblemKind::Unacknowledged, what, &app.options))
-        }
-    }
-}
-
-/// Runs in a task of its own, to its end, whatever becomes of the connection.
-async fn decide(
-    app: Arc<App>,
-    batch: Batch,
-    credential: Arc<Credential>,
-    name_all: bool,
-    deadline: Instant,
-    permit: crate::admission::Permit,
-) -> Outcome {
-    let working = app.lifecycle.work();
-    let outcome = app.pipeline.run(&batch, &credential, name_all, deadline).await;
-    drop(permit);
-    drop(working);
-    outcome
-}
-
-fn unknown(kind: ProblemKind, what: &str, options: &IngestOptions) -> Problem {
-    let detail = format!(
-        "{what}, so it is not known which events are durable; send all of them again, what is durable is then a duplicate"
-    );
-    Problem::new(kind, detail).retry_after(options.retry_after.get())
-}
-
-/// Reads the query string. What is not known is refused, not ignored: a parameter of a newer
-/// version may mean that nothing must be stored.
-fn wants_all(query: Option<&str>) -> Result<bool, Problem> {
-    let mut all = false;
-    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-        if pair == "results=all" {
-            all = true;
-        } else {
-            // The name alone: a value may be a secret.
-            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
-            let name = body::printable(name);
-            let detail = format!("`{name}` is not understood; the only parameter is `results=all`");
+    let query = Query::parse(query)?;
+    let credential = match &query.key {
+        Some(_) if headers.contains_key(header::AUTHORIZATION) => {
+            let detail =
+                "a key is in the query and another credential in `Authorization`; send one of them";
             return Err(Problem::new(ProblemKind::BrokenQuery, detail));
         }
-    }
-    Ok(all)
+        Some(key) => app.gate.beacon(key, headers)?,
+        None => app.gate.writer(headers).await?,
+    };
+    let format = Format::of(headers, query.key.is_some())?;
+    let encoding = Encoding::of(headers)?;
+    let Read { bytes, mut permit } =
+        body::read(body, encoding, headers, &app.admission, &app.options).await?;
+    app.metrics.body(bytes.len());
+    let batch = decode::split(bytes, format, &app.options, &mut permit)?;
+    let outcome = intake::take(app, batch, credential, query.wants, permit).await?;
+    Ok(answer(&outcome, query.wants.name_all, &app.options))
 }
 
 /// The status of an answer and whether to try again, from the fates alone.
@@ -230,7 +180,7 @@ fn answer(outcome: &Outcome, name_all: bool, options: &IngestOptions) -> Respons
 }
 
 impl<'a> EventResult<'a> {
-    fn of(index: usize, event: &'a Settled) -> Self {
+    pub(crate) fn of(index: usize, event: &'a Settled) -> Self {
         let id = event.id.as_deref();
         let plain = |status| Self { index, id, status, reason: None, field: None, message: None };
         match &event.fate {
@@ -274,17 +224,5 @@ mod tests {
         check([1, 0, 0, 2], 200, true);
         check([0, 1, 0, 2], 200, true);
         check([0, 0, 1, 2], 200, true);
-    }
-
-    #[test]
-    fn a_parameter_that_is_not_known_is_refused_without_its_value() {
-        assert_eq!(wants_all(None), Ok(false));
-        assert_eq!(wants_all(Some("")), Ok(false));
-        assert_eq!(wants_all(Some("results=all")), Ok(true));
-        for query in ["validate=true", "results=some", "results=all&key=csk_secret"] {
-            let problem = wants_all(Some(query)).unwrap_err();
-            assert_eq!(problem.kind(), ProblemKind::BrokenQuery);
-            assert!(!format!("{problem:?}").contains("secret"));
-        }
     }
 }

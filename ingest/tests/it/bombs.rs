@@ -1,9 +1,10 @@
 //! Bodies that expand a thousandfold: refused before memory grows.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use chalkstream_ingest::{ByteSize, IngestOptions};
 
+use crate::compress::{gzip, zstd};
 use crate::harness::server_with;
 
 const CHILD: &str = "CHALKSTREAM_TEST_BOMBS";
@@ -35,14 +36,28 @@ fn resident_bytes() -> usize {
     line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
 }
 
-fn bombs() -> [(&'static str, Vec<u8>); 2] {
+/// Made in small steps: what they expand to must not be in the baseline.
+fn bombs() -> Vec<(&'static str, Vec<u8>)> {
     let piece = vec![b' '; 8 << 20];
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(&piece).unwrap();
     let pieces = EXPANDED_BYTES / piece.len();
-    let gzip = gzip.finish().unwrap().repeat(pieces);
-    let zstd = zstd::stream::encode_all(&piece[..], 1).unwrap().repeat(pieces);
-    [("gzip", gzip), ("zstd", zstd)]
+    let fast = flate2::Compression::fast();
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), fast);
+    let mut raw = flate2::write::DeflateEncoder::new(Vec::new(), fast);
+    for _ in 0..pieces {
+        zlib.write_all(&piece).unwrap();
+        raw.write_all(&piece).unwrap();
+    }
+    let mut brotli = Vec::new();
+    let parameters = brotli::enc::BrotliEncoderParams { quality: 3, ..Default::default() };
+    let mut spaces = std::io::repeat(b' ').take(EXPANDED_BYTES as u64);
+    brotli::BrotliCompress(&mut spaces, &mut brotli, &parameters).unwrap();
+    vec![
+        ("gzip", gzip(&piece).repeat(pieces)),
+        ("zstd", zstd(&piece).repeat(pieces)),
+        ("br", brotli),
+        ("deflate", zlib.finish().unwrap()),
+        ("deflate", raw.finish().unwrap()),
+    ]
 }
 
 async fn throw_bombs() {
@@ -61,7 +76,7 @@ async fn throw_bombs() {
     let mut too_large = 0;
     for _ in 0..6 {
         let tasks = (0..16).map(|n| {
-            let (encoding, bomb) = bombs[n % 2].clone();
+            let (encoding, bomb) = bombs[n % bombs.len()].clone();
             let server = std::sync::Arc::clone(&server);
             tokio::spawn(async move { server.send_bytes(&headers(encoding), bomb).await })
         });

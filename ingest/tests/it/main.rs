@@ -7,15 +7,21 @@
 )]
 
 mod answers;
+mod beacons;
 mod bombs;
+mod compress;
 mod concurrency;
 mod documents;
 mod faults;
 mod harness;
+mod hostile;
 mod key_changes;
 mod malformed;
 mod outcomes;
+mod protobuf;
 mod replay;
 mod requests;
 mod rights;
+mod segment;
 mod shutdown;
+mod validate;

@@ -1,6 +1,5 @@
 //! Ten thousand bodies that nobody should send: a 4xx or rejections, never a 5xx, a hang, a crash.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
@@ -8,6 +7,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 
+use crate::compress::ENCODINGS;
 use crate::harness::{Reply, Server, server};
 
 const BODIES: usize = 10_000;
@@ -76,19 +76,13 @@ fn generate(server: &Server, random: &mut StdRng) -> Case {
     }
     let mut encoding = None;
     if random.random_ratio(1, 5) {
-        let packed = if random.random() {
-            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            gzip.write_all(&body).unwrap();
-            (Some("gzip"), gzip.finish().unwrap())
-        } else {
-            (Some("zstd"), zstd::stream::encode_all(&body[..], 1).unwrap())
-        };
-        (encoding, body) = packed;
+        let (name, compress) = ENCODINGS.choose(random).unwrap();
+        (encoding, body) = (Some(*name), compress(&body));
         if random.random() {
             mutate(&mut body, random);
         }
     } else if random.random_ratio(1, 20) {
-        encoding = ["gzip", "zstd", "br"].choose(random).copied();
+        encoding = ["gzip", "zstd", "br", "deflate", "compress"].choose(random).copied();
     }
     let query = if random.random_ratio(1, 3) { "?results=all" } else { "" };
     Case { content_type, encoding, query, body }

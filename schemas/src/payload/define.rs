@@ -1,7 +1,8 @@
 //! The macro behind the table of event types: what it makes of one entry.
 //!
 //! Of each entry: a variant of `EventType` and of `Payload`, a struct with its fields, the list of
-//! those fields, a reader from JSON members, and a visitor of the values.
+//! those fields, a reader from JSON members, a visitor of the values, and a writer of JSON members
+//! from the protobuf message.
 
 macro_rules! rust_type {
     (req $ty:ty) => { $ty };
@@ -231,6 +232,28 @@ macro_rules! event_types {
                     $(Self::$bare => {})*
                     $(Self::$variant(payload) => payload.visit(&mut see),)*
                     Self::Custom(_) => {}
+                }
+            }
+        }
+
+        impl learning_event::Payload {
+            /// The type that the message belongs to.
+            pub(crate) const fn event_type(&self) -> EventType {
+                match self {
+                    $(Self::$bare(_) => EventType::$bare,)*
+                    $(Self::$variant(_) => EventType::$variant,)*
+                    Self::Custom(_) => EventType::Custom,
+                }
+            }
+
+            /// Writes the message's fields as members of `data`.
+            pub(crate) fn write(&self, data: &mut Object<'_>) {
+                match self {
+                    $(Self::$bare(_) => {})*
+                    $(Self::$variant(message) => {
+                        $(message.$field.write(stringify!($field), data);)*
+                    })*
+                    Self::Custom(custom) => data.splice(custom.data.as_deref()),
                 }
             }
         }

@@ -46,6 +46,16 @@ fn aliases_and_defaults_do_not_show() {
 }
 
 #[test]
+fn the_spelling_of_a_time_in_data_does_not_show() {
+    let session = |start: &str, end: &str| {
+        hash(&envelope("session", json!({ "started_at": start, "ended_at": end })))
+    };
+    let one = session("2026-03-02T08:00:00Z", "2026-03-02T09:00:00Z");
+    assert_eq!(session("2026-03-02T09:00:00.000+01:00", "2026-03-02t09:00:00.0001z"), one);
+    assert_ne!(session("2026-03-02T08:00:00.001Z", "2026-03-02T09:00:00Z"), one);
+}
+
+#[test]
 fn stamps_of_sending_and_receiving_do_not_show() {
     let mut late = event();
     late["sent_at"] = json!("2026-03-02T11:00:00Z");

@@ -3,6 +3,8 @@
 #![expect(clippy::result_large_err, reason = "rejections are what is tested")]
 
 #[cfg(test)]
+mod acceptance;
+#[cfg(test)]
 mod agreement;
 #[cfg(test)]
 mod canonical;
@@ -20,3 +22,5 @@ mod proto_text;
 mod record;
 #[cfg(test)]
 mod schema_check;
+#[cfg(test)]
+mod transcode;

@@ -24,8 +24,94 @@ import "google/protobuf/timestamp.proto";
 message EventBatch {
   // When the batch was sent, for events without their own sent_at.
   optional google.protobuf.Timestamp sent_at = 1;
-  // The events.
+  // Events of any type.
   repeated LearningEvent events = 2;
+  // Answers.
+  repeated AttemptEvent attempts = 3;
+  // Sessions that ended.
+  repeated SessionEvent sessions = 4;
+  // Placement tests that ended.
+  repeated PlacementEvent placements = 5;
+}
+
+// A learner answered a question: answer_submitted in fewer words.
+message AttemptEvent {
+  // Who answered. Required.
+  optional string user_id = 1;
+  // The question that was answered. Required.
+  optional string item_id = 2;
+  // The session, as the client counts it.
+  optional string session_id = 3;
+  // The event's own id, best a UUID; the same again when it is sent again. Required.
+  optional string client_attempt_id = 4;
+  // What was answered: a text, or the name of an option.
+  optional string selected = 5;
+  // Whether the answer is right. Required.
+  optional bool correct = 6;
+  // The quality of recall, from 0 (blackout) to 5 (perfect).
+  optional uint32 quality = 7;
+  // The time from question to answer, in milliseconds.
+  optional uint64 time_taken_ms = 8;
+  // How many hints were used.
+  optional uint32 hints_used = 9;
+  // The kind of device.
+  optional string device_type = 10;
+  // The application's version.
+  optional string app_version = 11;
+  // When it happened, by the device's clock. Required.
+  optional google.protobuf.Timestamp timestamp = 12;
+}
+
+// A learner's session ended: session in fewer words.
+message SessionEvent {
+  // Whose session it was. Required.
+  optional string user_id = 1;
+  // The session, as the client counts it.
+  optional string session_id = 2;
+  // The event's own id, best a UUID; the same again when it is sent again. Required.
+  optional string id = 3;
+  // When the session began, by the device's clock. Required.
+  optional google.protobuf.Timestamp started_at = 4;
+  // When it ended, by the device's clock. Required.
+  optional google.protobuf.Timestamp ended_at = 5;
+  // The kind of session: practice, review, mock_test or placement.
+  optional string session_type = 6;
+  // How many questions were attempted.
+  optional uint32 items_attempted = 7;
+  // How many of them were answered right.
+  optional uint32 correct_count = 8;
+  // The time spent on questions, in milliseconds.
+  optional uint64 total_time_ms = 9;
+  // The skills that were practised.
+  repeated string skills_practiced = 10;
+  // The mean difficulty of the questions.
+  optional double average_difficulty = 11;
+  // The kind of device.
+  optional string device_type = 12;
+  // The application's version.
+  optional string app_version = 13;
+  // When the event happened, by the device's clock. Required.
+  optional google.protobuf.Timestamp timestamp = 14;
+}
+
+// A placement test found where a learner stands: placement in fewer words.
+message PlacementEvent {
+  // Who was placed. Required.
+  optional string user_id = 1;
+  // The session, as the client counts it.
+  optional string session_id = 2;
+  // The event's own id, best a UUID; the same again when it is sent again. Required.
+  optional string id = 3;
+  // Ability (theta) by skill. Required.
+  map<string, double> abilities = 4;
+  // Probability of mastery by skill.
+  map<string, double> mastery = 5;
+  // The kind of device.
+  optional string device_type = 6;
+  // The application's version.
+  optional string app_version = 7;
+  // When it happened, by the device's clock. Required.
+  optional google.protobuf.Timestamp timestamp = 8;
 }
 
 // What a learner answered.

@@ -1,0 +1,182 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::admission::Admission;
+use crate::options::ByteSize;
+
+fn options() -> IngestOptions {
+    IngestOptions {
+        max_events: 3.try_into().unwrap(),
+        max_event: ByteSize::kib(1),
+        ..IngestOptions::default()
+    }
+}
+
+fn translate(call: Call, body: &str) -> Result<Translated, Problem> {
+    let options = options();
+    let mut permit = Admission::new(1 << 20).admit(0).unwrap();
+    read(body.as_bytes(), call, &options)?.translate(body.len(), &options, &mut permit)
+}
+
+/// The event of one message; `None` if it is skipped.
+fn event(message: &Value) -> Option<Value> {
+    let body = json!({ "batch": [message], "sentAt": "2026-03-02T10:00:05Z" }).to_string();
+    let read = translate(Call::Batch, &body).unwrap();
+    assert_eq!(read.batch.events.len() + read.skipped, 1);
+    (read.skipped == 0).then(|| serde_json::from_slice(read.batch.raw(0)).unwrap())
+}
+
+#[track_caller]
+fn check(message: Value, expected: Value) {
+    assert_eq!(event(&message), Some(expected));
+}
+
+#[test]
+fn a_track_message_becomes_an_event() {
+    let message = json!({
+        "type": "track", "event": "Answer Submitted", "userId": "ada", "anonymousId": "anon",
+        "messageId": "m-1", "timestamp": "2026-03-02T10:00:00.123+00:00", "integrations": {},
+        "properties": { "item_id": "q1", "correct": true, "course_id": "c", "session_id": "s", "n": 1e2 },
+        "context": {
+            "app": { "name": "whiteboard", "version": "4.2", "build": 7 }, "ip": "10.0.0.1",
+            "device": { "type": "ios", "id": "x" }, "traits": { "email": "ada@example.org" },
+            "library": { "name": "analytics-python", "version": "2.4.0" },
+        },
+    });
+    let expected = json!({
+        "id": "m-1", "type": "answer_submitted", "user_id": "ada", "event": "Answer Submitted",
+        "occurred_at": "2026-03-02T10:00:00.123+00:00", "app": "whiteboard", "app_version": "4.2",
+        "device_type": "ios", "course_id": "c", "session_id": "s",
+        "data": { "item_id": "q1", "correct": true, "n": 1e2 },
+    });
+    check(message, expected);
+    let anonymous = json!({
+        "type": "track", "event": "Order Completed", "userId": null, "anonymousId": "anon",
+        "messageId": "m", "originalTimestamp": "2026-03-02T09:00:00Z", "sentAt": "2026-03-02T09:00:01Z",
+        "timestamp": "2026-03-02T10:00:00Z",
+    });
+    let expected = json!({
+        "id": "m", "type": "custom.order_completed", "event": "Order Completed", "user_id": "anon",
+        "occurred_at": "2026-03-02T09:00:00Z", "sent_at": "2026-03-02T09:00:01Z", "data": {},
+    });
+    check(anonymous, expected);
+}
+
+#[test]
+fn a_number_is_no_session_of_ours() {
+    let message = json!({
+        "type": "track", "event": "Login", "messageId": "m", "userId": "ada",
+        "timestamp": "2026-03-02T10:00:00Z", "properties": { "session_id": 1_772_445_600 },
+    });
+    let expected = json!({
+        "id": "m", "type": "login", "user_id": "ada", "event": "Login",
+        "occurred_at": "2026-03-02T10:00:00Z", "data": { "session_id": 1_772_445_600 },
+    });
+    check(message, expected);
+}
+
+#[test]
+fn pages_and_screens_are_page_views() {
+    let page = |kind: &str, name: Value, properties: Value| {
+        let message = json!({
+            "type": kind, "messageId": "m", "userId": "ada", "timestamp": "2026-03-02T10:00:00Z",
+            "name": name, "category": "Help", "properties": properties,
+        });
+        let event = event(&message).unwrap();
+        assert_eq!(event["type"], "page_view");
+        event["data"].clone()
+    };
+    let properties = json!({ "path": "/a", "url": "https://x/a", "referrer": "" });
+    let expected = json!({
+        "path": "/a", "url": "https://x/a", "referrer": "", "name": "Start", "category": "Help", "page": "/a",
+    });
+    assert_eq!(page("page", json!("Start"), properties), expected);
+    let expected = json!({ "name": "Start", "category": "Help", "page": "Start" });
+    assert_eq!(page("screen", json!("Start"), Value::Null), expected);
+    let properties = json!({ "page": "own", "path": "/a", "category": 1 });
+    let expected = json!({ "page": "own", "path": "/a", "category": 1 });
+    assert_eq!(page("page", Value::Null, properties), expected);
+}
+
+#[test]
+fn what_has_no_meaning_is_skipped_and_what_is_broken_is_left_to_validation() {
+    for kind in ["identify", "group", "alias"] {
+        assert_eq!(event(&json!({ "type": kind, "userId": "ada", "traits": {} })), None);
+    }
+    // No time but that of the batch; no id; no known type.
+    check(
+        json!({ "type": "nonsense", "userId": 7 }),
+        json!({
+            "type": "nonsense", "user_id": 7, "occurred_at": "2026-03-02T10:00:05Z", "data": {},
+        }),
+    );
+    check(
+        json!({ "userId": "" , "anonymousId": "a", "properties": [1] }),
+        json!({
+            "user_id": "a", "occurred_at": "2026-03-02T10:00:05Z", "data": [1],
+        }),
+    );
+    check(
+        json!({ "context": 7, "sentAt": null }),
+        json!({ "occurred_at": "2026-03-02T10:00:05Z", "data": {} }),
+    );
+    let odd = json!({ "context": { "app": { "name": "", "version": "\n" }, "device": { "type": "x".repeat(200) } } });
+    check(odd, json!({ "occurred_at": "2026-03-02T10:00:05Z", "data": {} }));
+    for raw in [
+        "7",
+        "null",
+        "[{}]",
+        r#"{"type":"track","type":"page"}"#,
+        &format!("{{\"a\":\"{}\"}}", "x".repeat(1_100)),
+    ] {
+        let read = translate(Call::Batch, &format!("{{\"batch\":[{raw}]}}")).unwrap();
+        assert_eq!(read.batch.raw(0), raw.as_bytes());
+    }
+}
+
+#[test]
+fn places_are_those_of_the_messages() {
+    let body = json!({
+        "writeKey": "csk_x", "context": { "app": { "name": "all" } }, "sentAt": "2026-03-02T10:00:05Z",
+        "batch": [{ "type": "identify" }, { "type": "track" }, { "type": "group" }],
+    });
+    let read = translate(Call::Batch, &body.to_string()).unwrap();
+    assert_eq!((read.places.as_slice(), read.skipped), (&[1][..], 2));
+    assert!(read.batch.sent_at.is_some());
+    assert!(read.batch.raw(0).windows(11).any(|found| found == br#""app":"all""#));
+    let body = body.to_string();
+    let key = super::read(body.as_bytes(), Call::Batch, &options()).unwrap().write_key;
+    assert_eq!(key.as_deref(), Some("csk_x"));
+}
+
+#[test]
+fn one_track_message_is_the_body() {
+    let body = r#" {"event": "Login", "userId": "ada", "messageId": "m", "writeKey": "csk_x"} "#;
+    let read = translate(Call::Track, body).unwrap();
+    let event = serde_json::from_slice::<Value>(read.batch.raw(0)).unwrap();
+    assert_eq!(
+        event,
+        json!({
+            "id": "m", "type": "login", "user_id": "ada", "event": "Login", "data": {},
+        })
+    );
+}
+
+#[test]
+fn broken_bodies_say_where() {
+    let check = |call: Call, body: &str, kind: ProblemKind, part: &str| {
+        let problem = translate(call, body).unwrap_err();
+        assert_eq!(problem.kind(), kind, "{problem:?}");
+        assert!(problem.detail.contains(part), "{problem:?}");
+    };
+    let broken = ProblemKind::BrokenBody;
+    check(Call::Batch, "{}", broken, "no array `batch`");
+    check(Call::Batch, "[]", broken, "an object with the array `batch`");
+    check(Call::Batch, "{\"batch\": {}}", broken, "line 1 column");
+    check(Call::Batch, "{\"batch\": [], \"batch\": []}", broken, "`batch` twice");
+    check(Call::Batch, "{\"batch\": []} x", broken, "line 1 column 15");
+    check(Call::Batch, "{\"batch\": [{]}", broken, "line 1 column");
+    check(Call::Batch, "{\"batch\": [1,2,3,4]}", ProblemKind::TooManyEvents, "at most 3");
+    check(Call::Track, "[]", broken, "a message");
+    check(Call::Track, "{\"a\": }", broken, "line 1 column");
+}

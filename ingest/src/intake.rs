@@ -1,0 +1,82 @@
+//! From a batch to what became of it: what every protocol calls once it has a [`Batch`].
+//!
+//! Always true: the work runs in a task of its own to its end, whatever becomes of the connection;
+//! the caller waits no longer than the request's deadline, and then says that nothing is known.
+//! Not here: reading bodies ([`crate::body`], [`crate::decode`]), and writing answers (`routes`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::admission::Permit;
+use crate::app::App;
+use crate::decode::Batch;
+use crate::fate::Outcome;
+use crate::keys::Credential;
+use crate::options::IngestOptions;
+use crate::problem::{Problem, ProblemKind};
+
+/// How much longer than the pipeline the answer waits, so that a request which waited in vain for
+/// another one can still say what became of each event.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// What a request asks for beside its events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wants {
+    /// Ids of accepted events, too.
+    pub(crate) name_all: bool,
+    /// To know what would become of the events, without storing any.
+    pub(crate) validate: bool,
+}
+
+/// Gives every event of the batch its fate. The permit covers the batch until then.
+pub(crate) async fn take(
+    app: &Arc<App>,
+    batch: Batch,
+    credential: Arc<Credential>,
+    wants: Wants,
+    permit: Permit,
+) -> Result<Outcome, Problem> {
+    // The deadline counts from here: a slow client has its own.
+    let deadline = Instant::now() + app.options.request_timeout.get();
+    let work = decide(Arc::clone(app), batch, credential, wants, deadline, permit);
+    match tokio::time::timeout_at(deadline + GRACE, tokio::spawn(work)).await {
+        Ok(Ok(outcome)) => Ok(outcome),
+        Ok(Err(failed)) => {
+            app.metrics.panicked();
+            tracing::error!(%failed, "a request failed");
+            Err(unknown(ProblemKind::Internal, "the request failed", &app.options))
+        }
+        Err(_elapsed) => {
+            let what = "the log did not acknowledge in time";
+            Err(unknown(ProblemKind::Unacknowledged, what, &app.options))
+        }
+    }
+}
+
+async fn decide(
+    app: Arc<App>,
+    batch: Batch,
+    credential: Arc<Credential>,
+    wants: Wants,
+    deadline: Instant,
+    permit: Permit,
+) -> Outcome {
+    let working = app.lifecycle.work();
+    let outcome = if wants.validate {
+        app.pipeline.validate(&batch, &credential, wants.name_all).await
+    } else {
+        app.pipeline.run(&batch, &credential, wants.name_all, deadline).await
+    };
+    drop(permit);
+    drop(working);
+    outcome
+}
+
+fn unknown(kind: ProblemKind, what: &str, options: &IngestOptions) -> Problem {
+    let detail = format!(
+        "{what}, so it is not known which events are durable; send all of them again, what is durable is then a duplicate"
+    );
+    Problem::new(kind, detail).retry_after(options.retry_after.get())
+}
