@@ -13,6 +13,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 use crate::app::App;
+use crate::cors;
 use crate::metrics::{Ended, Metrics, Route};
 use crate::problem::{Problem, ProblemKind};
 
@@ -32,7 +33,7 @@ pub(crate) const ROUTES: &[(&str, &str)] = &[
 ];
 
 pub(crate) fn router(app: &Arc<App>) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/v1/events", post(events::post_events))
         .route("/v1/schemas", get(schemas::list_schemas))
         .route("/v1/schemas/{type}", get(schemas::get_schema))
@@ -43,7 +44,11 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(app), observe))
-        .with_state(Arc::clone(app))
+        .with_state(Arc::clone(app));
+    match cors::layer(&app.options.cors) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
 }
 
 async fn not_found(request: Request) -> Problem {

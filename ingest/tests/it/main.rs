@@ -9,6 +9,7 @@
 mod answers;
 mod bombs;
 mod concurrency;
+mod cors;
 mod documents;
 mod faults;
 mod harness;
@@ -19,3 +20,4 @@ mod replay;
 mod requests;
 mod rights;
 mod shutdown;
+mod tokens;
