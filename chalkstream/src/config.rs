@@ -13,9 +13,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use chalkstream_ingest::KeysOptions;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use chalkstream_ingest::{IngestOptions, Span};
+pub(crate) use chalkstream_ingest::{IngestOptions, KeysHome, Span};
 pub(crate) use keys::redacted;
 pub(crate) use load::{ConfigError, Overrides, load};
 
@@ -197,7 +198,9 @@ impl Default for Shutdown {
 
 /// The defaults with every optional value set: the source of the list of known keys.
 fn every_key_set() -> Config {
+    let keys = KeysOptions { store: Some(KeysHome::File) };
     Config {
+        ingest: IngestOptions { keys, ..IngestOptions::default() },
         log: Log { replication: Some(3), ..Log::default() },
         clickhouse: ClickHouse {
             url: url::Url::parse("http://127.0.0.1:8123").ok(),

@@ -12,7 +12,7 @@ use chalkstream_event_log::embedded::{EmbeddedLog, EmbeddedOptions as EmbeddedLo
 use chalkstream_event_log::kafka::{KafkaLog, KafkaOptions};
 use chalkstream_event_log::seen::LocalIndex;
 use chalkstream_event_log::{EventLog, SeenIndex};
-use chalkstream_ingest::KeyStore;
+use chalkstream_ingest::{KeyStore, KeysHome};
 use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer};
 use chalkstream_stream_processors::first_seen::{FirstSeen, FirstSeenOptions};
 
@@ -46,14 +46,46 @@ pub(crate) async fn open_log(config: &Config, layout: &Layout) -> Result<OpenLog
             Ok(OpenLog { log: Arc::clone(&log) as Arc<dyn EventLog>, embedded: Some(log) })
         }
         LogKind::Kafka => {
-            let mut options = KafkaOptions::new(&config.log.brokers);
-            options.properties.clone_from(&config.log.kafka);
-            options.partitions = config.log.partitions;
-            options.replication = config.log.replication;
-            let log = KafkaLog::connect(options).await?;
+            let log = KafkaLog::connect(kafka(config)).await?;
             Ok(OpenLog { log, embedded: None })
         }
     }
+}
+
+fn kafka(config: &Config) -> KafkaOptions {
+    let mut options = KafkaOptions::new(&config.log.brokers);
+    options.properties.clone_from(&config.log.kafka);
+    options.partitions = config.log.partitions;
+    options.replication = config.log.replication;
+    options
+}
+
+/// Where a process has its keys: `standalone` in its folder, whatever log it has; the roles of a
+/// cluster where all of them see them.
+pub(crate) fn keys_home(config: &Config, standalone: bool) -> KeysHome {
+    let alone = standalone || config.log.kind == LogKind::Embedded;
+    let usual = if alone { KeysHome::File } else { KeysHome::Topic };
+    config.ingest.keys.store.unwrap_or(usual)
+}
+
+pub(crate) async fn open_keys(
+    config: &Config,
+    layout: &Layout,
+    home: KeysHome,
+) -> Result<KeyStore> {
+    match home {
+        KeysHome::File => Ok(KeyStore::open(layout.keys())?),
+        KeysHome::Topic => Ok(KeyStore::on_kafka(kafka(config)).await?),
+    }
+}
+
+/// The keys for a command in a folder that no process runs on. A folder with a key file is one that
+/// `standalone` has run in.
+pub(crate) async fn open_keys_offline(config: &Config, layout: &Layout) -> Result<KeyStore> {
+    let file = layout.keys();
+    let standalone =
+        file.try_exists().with_context(|| format!("could not read {}", file.display()));
+    open_keys(config, layout, keys_home(config, standalone?)).await
 }
 
 impl OpenLog {
@@ -123,7 +155,7 @@ pub(crate) async fn with_registrar<T>(
     let OpenLog { log, embedded } = open_log(config, layout).await?;
     drop(embedded);
     let registrar = Registrar {
-        keys: KeyStore::open(layout.keys())?,
+        keys: open_keys_offline(config, layout).await?,
         schools: SchoolBook::new(layout.schools()),
         log: Arc::clone(&log),
         blobs: open_blobs(layout)?,

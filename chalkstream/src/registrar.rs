@@ -5,11 +5,12 @@
 //! acknowledged when the call returns, so it holds for every event acknowledged after it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::{EventLog, control};
-use chalkstream_ingest::{KeyInfo, KeyStore, Scope};
+use chalkstream_ingest::{Grant, KeyError, KeyInfo, KeyStore, Span, WriteKey};
 use chalkstream_schemas::control::decode_bkt;
 use chalkstream_schemas::{ControlBody, ControlPayload, SchoolId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -19,27 +20,38 @@ use crate::schools::{School, SchoolBook};
 /// A key to make.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct NewKey {
-    pub(crate) school_id: SchoolId,
-    pub(crate) scopes: Vec<Scope>,
+    pub(crate) grant: Grant,
+    pub(crate) expires_at: Option<String>,
+}
+
+/// How a key is replaced.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Rotation {
+    pub(crate) overlap: Span,
 }
 
 /// A key as it is shown once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CreatedKey {
     pub(crate) key: String,
-    pub(crate) key_id: String,
-    pub(crate) school_id: SchoolId,
-    pub(crate) scopes: Vec<Scope>,
-    pub(crate) created_at: String,
+    #[serde(flatten)]
+    pub(crate) row: KeyRow,
 }
 
 /// A key as it is listed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct KeyRow {
     pub(crate) key_id: String,
-    pub(crate) school_id: SchoolId,
-    pub(crate) scopes: Vec<Scope>,
+    #[serde(flatten)]
+    pub(crate) grant: Grant,
+    pub(crate) state: String,
     pub(crate) created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rotating_until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) successor: Option<String>,
     pub(crate) revoked_at: Option<String>,
 }
 
@@ -69,17 +81,60 @@ pub(crate) struct Registrar {
     pub(crate) blobs: BlobStore,
 }
 
-impl From<KeyInfo> for KeyRow {
-    fn from(info: KeyInfo) -> Self {
-        let KeyInfo { key_id, grant, created_at, revoked_at, .. } = info;
+impl KeyRow {
+    fn of(info: KeyInfo) -> Self {
+        let state = info.state(now()).name().to_owned();
+        let KeyInfo { key_id, grant, created_at, expires_at, rotated, revoked_at } = info;
+        let text = |time: Timestamp| time.to_string();
         Self {
             key_id,
-            school_id: grant.school_id,
-            scopes: grant.scopes,
-            created_at: created_at.to_string(),
-            revoked_at: revoked_at.map(|time| time.to_string()),
+            grant,
+            state,
+            created_at: text(created_at),
+            expires_at: expires_at.map(text),
+            rotating_until: rotated.as_ref().map(|rotated| text(rotated.until)),
+            successor: rotated.map(|rotated| rotated.successor),
+            revoked_at: revoked_at.map(text),
         }
     }
+}
+
+impl CreatedKey {
+    fn of((key, info): (WriteKey, KeyInfo)) -> Self {
+        Self { key: key.reveal().to_owned(), row: KeyRow::of(info) }
+    }
+}
+
+/// Every key, as it is listed.
+pub(crate) fn list_keys(keys: &KeyStore) -> Vec<KeyRow> {
+    keys.list().into_iter().map(KeyRow::of).collect()
+}
+
+/// Makes a successor of the key.
+pub(crate) async fn rotate_key(
+    keys: &KeyStore,
+    key_id: &str,
+    rotation: Rotation,
+) -> Result<CreatedKey> {
+    let key_id = key_id.to_owned();
+    let overlap: Duration = rotation.overlap.get();
+    Ok(CreatedKey::of(change(keys, move |keys| keys.rotate(&key_id, overlap, now())).await?))
+}
+
+/// Makes the key useless.
+pub(crate) async fn revoke_key(keys: &KeyStore, key_id: &str) -> Result<KeyRow> {
+    let key_id = key_id.to_owned();
+    Ok(KeyRow::of(change(keys, move |keys| keys.revoke(&key_id, now())).await?))
+}
+
+/// Changing keys waits for a disk or for Kafka.
+async fn change<T: Send + 'static>(
+    keys: &KeyStore,
+    change: impl FnOnce(&KeyStore) -> Result<T, KeyError> + Send + 'static,
+) -> Result<T> {
+    let keys = keys.clone();
+    let changed = tokio::task::spawn_blocking(move || change(&keys)).await;
+    Ok(changed.context("changing the keys had a bug")??)
 }
 
 pub(crate) fn now() -> Timestamp {
@@ -87,27 +142,21 @@ pub(crate) fn now() -> Timestamp {
 }
 
 impl Registrar {
-    /// Makes a key, and the school where it is new.
+    /// Makes a key, and its schools where they are new.
     pub(crate) async fn create_key(&self, request: NewKey) -> Result<CreatedKey> {
-        let NewKey { school_id, scopes } = request;
-        if self.schools.find(&school_id)?.is_none() {
-            let time_zone = "UTC".to_owned();
-            self.set_school(NewSchool { school_id: school_id.clone(), title: None, time_zone })
-                .await?;
+        let NewKey { grant, expires_at } = request;
+        let time = |text: String| Timestamp::parse_rfc3339(&text).context("the key's end");
+        let expires_at = expires_at.map(time).transpose()?;
+        // Before a school is made for it.
+        grant.check().map_err(|message| KeyError::Contradiction { message })?;
+        for school_id in std::iter::once(&grant.school_id).chain(&grant.also_schools) {
+            if self.schools.find(school_id)?.is_none() {
+                let (school_id, time_zone) = (school_id.clone(), "UTC".to_owned());
+                self.set_school(NewSchool { school_id, title: None, time_zone }).await?;
+            }
         }
-        let (key, info) = self.keys.create(&school_id, &scopes, now())?;
-        let KeyInfo { key_id, grant, created_at, .. } = info;
-        let chalkstream_ingest::Grant { school_id, scopes, .. } = grant;
-        let key = key.reveal().to_owned();
-        Ok(CreatedKey { key, key_id, school_id, scopes, created_at: created_at.to_string() })
-    }
-
-    pub(crate) fn list_keys(&self) -> Vec<KeyRow> {
-        self.keys.list().into_iter().map(KeyRow::from).collect()
-    }
-
-    pub(crate) fn revoke_key(&self, key_id: &str) -> Result<KeyRow> {
-        Ok(self.keys.revoke(key_id, now())?.into())
+        let issue = move |keys: &KeyStore| keys.issue(grant, expires_at, now());
+        Ok(CreatedKey::of(change(&self.keys, issue).await?))
     }
 
     /// Makes the school or changes its settings.

@@ -10,6 +10,7 @@ mod admin;
 mod producer;
 mod reader;
 mod subscription;
+mod table;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +29,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use self::producer::Appender;
 use self::reader::Readers;
 use self::subscription::KafkaSubscription;
+pub use self::table::{KafkaTable, Rows};
 use crate::{
     AppendError, DEFAULT_PARTITIONS, Error, EventLog, LogBounds, LogIdentity, NewRecord,
     PARTITIONER, Retry, StoredRecord, Subscription, Topic,

@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 
 use crate::admission::Admission;
 use crate::clock::Clock;
-use crate::credential::Gate;
+use crate::credential::{AuthCollector, Gate};
 use crate::dedup::Reservations;
 use crate::keys::KeyStore;
 use crate::metrics::events::Books;
@@ -23,6 +23,7 @@ use crate::outcomes::Outcomes;
 use crate::pipeline::Pipeline;
 use crate::problem::{Problem, ProblemKind};
 use crate::tail::TailedEvent;
+use crate::token::Tokens;
 
 /// What ingest is given.
 #[derive(Debug)]
@@ -66,7 +67,8 @@ impl Ingest {
         let metrics = Arc::new(Metrics::default());
         let reservations = Arc::new(Reservations::new());
         let admission = Admission::new(options.max_in_flight.get());
-        let gate = Gate { keys, clock: Arc::clone(&clock) };
+        let tokens = Arc::new(Tokens::new(&options.jwt)?);
+        let gate = Gate { keys, clock: Arc::clone(&clock), tokens };
         let gauges = Scraped {
             admission: admission.clone(),
             limit_bytes: options.max_in_flight.get(),
@@ -75,6 +77,7 @@ impl Ingest {
         };
         let collector = IngestCollector { metrics: Arc::clone(&metrics), gauges };
         registry.register_collector(Box::new(collector));
+        registry.register_collector(Box::new(AuthCollector(gate.clone())));
         let pipeline = Pipeline {
             log,
             seen,

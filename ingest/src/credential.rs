@@ -1,12 +1,13 @@
-//! The credential of a request: who asks, and may they write.
+//! The credential of a request: who asks, by a key or a token, and may they write.
 //!
 //! In: a request's headers, or the key in a beacon's query. Out: a [`Credential`] for one school, or
 //! a problem that says what to send.
-//! Always true: no problem and no log line holds any part of a key beyond its id; a key that stood in
+//! Always true: no problem and no log line holds any part of a token, or of a key beyond its id; a key that stood in
 //! a URL is taken only if anybody may know it; a credential for several schools gets the one that the
 //! request names.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,24 +17,33 @@ use crate::body::printable;
 use crate::clock::Clock;
 use crate::keys::{AuthError, Credential, KeyStore};
 use crate::problem::{Problem, ProblemKind};
+use crate::token::{TokenError, Tokens};
+
+mod metrics;
+
+pub(crate) use metrics::AuthCollector;
 
 /// Names the school of a request whose credential is for several.
 pub(crate) const SCHOOL: HeaderName = HeaderName::from_static("chalkstream-school");
 
-const HOW: &str = "send `Authorization: Bearer <write key>`; `chalkstream keys create --school <school>` makes a key";
+const HOW: &str = "send `Authorization: Bearer <write key or token>`; `chalkstream keys create --school <school>` makes a key";
 
 /// Tells who asks. Clones share the keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     pub(crate) keys: KeyStore,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tokens: Arc<Tokens>,
 }
 
 impl Gate {
     /// The credential in `Authorization`, if it may send events.
     pub(crate) async fn writer(&self, headers: &HeaderMap) -> Result<Arc<Credential>, Problem> {
         let presented = presented(headers)?;
-        let credential = self.key(&presented)?;
+        let credential = match Tokens::is_token(&presented) {
+            true => self.token(&presented).await?,
+            false => self.key(&presented)?,
+        };
         admit(credential, headers)
     }
 
@@ -52,6 +62,33 @@ impl Gate {
             credential.key_id, credential.school_id
         );
         Err(Problem::new(ProblemKind::SecretInQuery, detail))
+    }
+
+    /// Follows the changes of keys, and those of the keys of tokens.
+    pub(crate) fn follow(&self, keys_every: Duration) {
+        self.keys.follow(keys_every);
+        self.tokens.follow();
+    }
+
+    async fn token(&self, token: &str) -> Result<Arc<Credential>, Problem> {
+        self.tokens.verify(token, self.clock.now()).await.map_err(|error| {
+            let kind = match error {
+                TokenError::KeysUnavailable => ProblemKind::TokenKeysUnavailable,
+                TokenError::NotConfigured
+                | TokenError::Malformed
+                | TokenError::TooLong
+                | TokenError::UnknownIssuer
+                | TokenError::Algorithm { .. }
+                | TokenError::Critical
+                | TokenError::UnknownKey
+                | TokenError::Signature
+                | TokenError::Expired { .. }
+                | TokenError::NotYet { .. }
+                | TokenError::Audience { .. }
+                | TokenError::Claim { .. } => ProblemKind::InvalidToken,
+            };
+            Problem::new(kind, error.to_string())
+        })
     }
 
     fn key(&self, key: &str) -> Result<Arc<Credential>, Problem> {
@@ -74,10 +111,15 @@ impl Gate {
 /// Checks what the request asks of its credential.
 fn admit(credential: Arc<Credential>, headers: &HeaderMap) -> Result<Arc<Credential>, Problem> {
     if !credential.may_write() {
-        let detail = format!(
-            "the key {} lacks the scope `events:write`; `chalkstream keys create --school {} --scope events:write` makes one that has it",
-            credential.key_id, credential.school_id
-        );
+        let Credential { key_id, school_id, .. } = &*credential;
+        let detail = match key_id.starts_with("jwt:") {
+            true => format!(
+                "the token ({key_id}) lacks a scope: its issuer must give it `events:write`, `events:backfill` or `events:learner`"
+            ),
+            false => format!(
+                "the key {key_id} lacks the scope `events:write`; `chalkstream keys create --school {school_id} --scope events:write` makes one that has it"
+            ),
+        };
         return Err(Problem::new(ProblemKind::MissingScope, detail));
     }
     check_origin(&credential, headers)?;
@@ -117,7 +159,7 @@ fn choose_school(
             return Ok(credential);
         }
         let detail = format!(
-            "the key {} serves several schools, so every request names its own: send the header `Chalkstream-School` with one of {}",
+            "{} serves several schools, so every request names its own: send the header `Chalkstream-School` with one of {}",
             credential.key_id,
             schools(&credential)
         );
@@ -133,7 +175,7 @@ fn choose_school(
         return Ok(Arc::new(Credential { school_id, ..Credential::clone(&credential) }));
     }
     let detail = format!(
-        "the key {} may not send events of the school `{}` that `Chalkstream-School` names; it may for {}",
+        "{} may not send events of the school `{}` that `Chalkstream-School` names; it may for {}",
         credential.key_id,
         printable(&String::from_utf8_lossy(named.as_bytes())),
         schools(&credential)

@@ -1,10 +1,10 @@
 //! Write keys of schools: who may send events, and with which rights.
 //!
-//! In: `keys.toml` of the data folder, and the keys that clients present. Out: a [`Credential`].
-//! Always true: a key is stored as the SHA-256 of its 256 random bits and shown once; the file is
-//! replaced atomically, mode 0600, under an exclusive lock, so that two commands never lose each
-//! other's keys; a running server follows the file within two seconds; a file that cannot be read
-//! changes nothing and says so. What changes keys blocks: on an async thread, use a blocking task.
+//! In: the keys that clients present, and where keys are kept: `keys.toml` of the data folder, or the
+//! compacted topic `chalkstream.keys` for many nodes. Out: a [`Credential`].
+//! Always true: a key is stored as the SHA-256 of its 256 random bits and shown once; a running server
+//! follows changes within two seconds; what cannot be read or reached changes nothing and says so.
+//! What changes keys blocks: on an async thread, use a blocking task.
 //! Not here: HTTP headers (`credential`), creating schools (the binary).
 
 use std::collections::HashMap;
@@ -14,8 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use chalkstream_event_log::kafka::KafkaOptions;
 use chalkstream_schemas::{SchoolId, Timestamp};
 use rand::TryRngCore;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 mod credential;
@@ -23,16 +25,41 @@ mod error;
 mod file;
 mod grant;
 mod stored;
+mod topic;
 
 pub use credential::{AuthError, Credential};
 pub use error::KeyError;
-use file::{Fingerprint, Locked};
+use file::KeyFile;
+pub(crate) use grant::check_origin;
 pub use grant::{Grant, KeyInfo, KeyState, Rotated, Scope};
+use topic::KeyTopic;
+
+/// The compacted topic that keys are in where many nodes share them.
+pub const TOPIC: &str = "chalkstream.keys";
 
 const PREFIX: &str = "csk_";
 const SECRET_BYTES: usize = 32;
 /// `csk_` and the first eight hexadecimal digits of the secret.
 const ID_CHARS: usize = PREFIX.len() + 8;
+
+/// Where keys are kept: `[ingest.keys]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeysOptions {
+    /// Without it: the file for `standalone`, and the topic for the other roles on Kafka.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<KeysHome>,
+}
+
+/// Where keys may be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeysHome {
+    /// In `keys.toml` of the data folder.
+    File,
+    /// In the compacted topic `chalkstream.keys` on Kafka, which all nodes follow.
+    Topic,
+}
 
 /// What is stored of a key.
 type Hash = [u8; 32];
@@ -64,34 +91,44 @@ struct Entry {
 struct Snapshot {
     by_hash: HashMap<Hash, Entry>,
     /// Oldest first.
-    keys: Vec<KeyInfo>,
+    keys: Vec<(KeyInfo, Hash)>,
 }
 
+/// One change of the keys.
 #[derive(Debug)]
-struct Inner {
-    path: PathBuf,
-    snapshot: ArcSwap<Snapshot>,
-    /// What the snapshot was read from; the lock also serialises reloads.
-    read: parking_lot::Mutex<Option<Fingerprint>>,
+enum Change {
+    Add(Box<KeyInfo>, Hash),
+    Rotate(Hash, Rotated),
+    Revoke(Hash, Timestamp),
 }
 
-/// The keys of one data folder. Clones share what they know.
+/// Where keys are kept.
+#[derive(Debug)]
+enum Home {
+    File(KeyFile),
+    Topic(KeyTopic),
+}
+
+/// The keys of one data folder, or of all nodes of a cluster. Clones share what they know.
 #[derive(Clone, Debug)]
 pub struct KeyStore {
-    inner: Arc<Inner>,
+    known: Arc<ArcSwap<Snapshot>>,
+    home: Arc<Home>,
 }
 
 impl KeyStore {
     /// Reads the keys at `path` (`<data-dir>/keys.toml`); no file means no keys yet.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, KeyError> {
-        let inner = Inner {
-            path: path.into(),
-            snapshot: ArcSwap::default(),
-            read: parking_lot::Mutex::new(None),
-        };
-        let store = Self { inner: Arc::new(inner) };
-        store.reload()?;
-        Ok(store)
+        let known = Arc::default();
+        let home = Home::File(KeyFile::open(path.into(), Arc::clone(&known))?);
+        Ok(Self { known, home: Arc::new(home) })
+    }
+
+    /// Follows the keys that all nodes of a Kafka cluster share.
+    pub async fn on_kafka(options: KafkaOptions) -> Result<Self, KeyError> {
+        let known = Arc::default();
+        let home = Home::Topic(KeyTopic::open(options, Arc::clone(&known)).await?);
+        Ok(Self { known, home: Arc::new(home) })
     }
 
     /// Makes a key with rights in one school. The key itself is returned once and stored nowhere.
@@ -117,12 +154,11 @@ impl KeyStore {
             let message = "it would have expired already".to_owned();
             return Err(KeyError::Contradiction { message });
         }
-        let mut locked = Locked::open(&self.inner.path)?;
-        let (key, info) = generate(locked.keys(), grant, expires_at, now)?;
-        locked.keys().push((info.clone(), hash(key.reveal())));
-        locked.commit()?;
-        self.reload()?;
-        Ok((key, info))
+        self.edit(|known| {
+            let (key, info) = generate(known, grant, expires_at, now)?;
+            let add = Change::Add(Box::new(info.clone()), hash(key.reveal()));
+            Ok((vec![add], (key, info)))
+        })
     }
 
     /// Makes a key with the rights of another, which stays valid for `overlap`.
@@ -132,43 +168,59 @@ impl KeyStore {
         overlap: Duration,
         now: Timestamp,
     ) -> Result<(WriteKey, KeyInfo), KeyError> {
-        let mut locked = Locked::open(&self.inner.path)?;
-        let (grant, expires_at) = find(locked.keys(), key_id)?.successor(now)?;
-        let (key, info) = generate(locked.keys(), grant, expires_at, now)?;
-        let rotated = Rotated { until: now.plus(overlap), successor: info.key_id.clone() };
-        find(locked.keys(), key_id)?.rotated = Some(rotated);
-        locked.keys().push((info.clone(), hash(key.reveal())));
-        locked.commit()?;
-        self.reload()?;
-        Ok((key, info))
-    }
-
-    /// Every key, those no longer valid too, oldest first.
-    pub fn list(&self) -> Vec<KeyInfo> {
-        self.snapshot().keys.clone()
-    }
-
-    /// How many keys may be used.
-    pub fn valid(&self, now: Timestamp) -> usize {
-        self.snapshot().keys.iter().filter(|key| key.state(now).is_valid()).count()
+        self.edit(|known| {
+            let (old, old_hash) = find(known, key_id)?;
+            let (grant, expires_at) = old.successor(now)?;
+            let (key, info) = generate(known, grant, expires_at, now)?;
+            let rotated = Rotated { until: now.plus(overlap), successor: info.key_id.clone() };
+            // The new one first: if the other change fails, the old key works on.
+            let add = Change::Add(Box::new(info.clone()), hash(key.reveal()));
+            Ok((vec![add, Change::Rotate(*old_hash, rotated)], (key, info)))
+        })
     }
 
     /// Makes a key useless from now on; one that is revoked already keeps its time.
     pub fn revoke(&self, key_id: &str, now: Timestamp) -> Result<KeyInfo, KeyError> {
-        let mut locked = Locked::open(&self.inner.path)?;
-        let info = find(locked.keys(), key_id)?;
-        info.revoked_at.get_or_insert(now);
-        let info = info.clone();
-        locked.commit()?;
-        self.reload()?;
-        Ok(info)
+        self.edit(|known| {
+            let (info, _) = find(known, key_id)?;
+            let info = KeyInfo { revoked_at: info.revoked_at.or(Some(now)), ..info.clone() };
+            // One, unless two nodes drew the same name at the same time: then both, to be safe.
+            let named = known.iter().filter(|(key, _)| key.key_id == key_id);
+            let active = named.filter(|(key, _)| key.revoked_at.is_none());
+            Ok((active.map(|(_, hash)| Change::Revoke(*hash, now)).collect(), info))
+        })
+    }
+
+    /// Decides on what is known, then makes the changes.
+    fn edit<T>(
+        &self,
+        decide: impl FnOnce(&[(KeyInfo, Hash)]) -> Result<(Vec<Change>, T), KeyError>,
+    ) -> Result<T, KeyError> {
+        match &*self.home {
+            Home::File(file) => file.edit(decide),
+            Home::Topic(topic) => {
+                let (changes, done) = decide(&self.known.load().keys)?;
+                topic.make(&changes)?;
+                Ok(done)
+            }
+        }
+    }
+
+    /// Every key, those no longer valid too, oldest first.
+    pub fn list(&self) -> Vec<KeyInfo> {
+        self.known.load().keys.iter().map(|(info, _)| info.clone()).collect()
+    }
+
+    /// How many keys may be used.
+    pub fn valid(&self, now: Timestamp) -> usize {
+        self.known.load().keys.iter().filter(|(key, _)| key.state(now).is_valid()).count()
     }
 
     /// What `key` stands for at `now`.
     pub fn authenticate(&self, key: &str, now: Timestamp) -> Result<Arc<Credential>, AuthError> {
         // Looking up a hash of 256 random bits tells an attacker nothing by its timing.
-        let snapshot = self.snapshot();
-        let Some(Entry { credential, info }) = snapshot.by_hash.get(&hash(key)) else {
+        let known = self.known.load();
+        let Some(Entry { credential, info }) = known.by_hash.get(&hash(key)) else {
             return Err(AuthError::Unknown);
         };
         let key_id = || Arc::clone(&credential.key_id);
@@ -183,84 +235,69 @@ impl KeyStore {
         }
     }
 
-    /// Reads the file again if it has changed; says whether it had.
+    /// Reads the file again if it has changed; says whether it had. A topic is followed anyway.
     pub fn reload(&self) -> Result<bool, KeyError> {
-        let mut read = self.inner.read.lock();
-        let found = Fingerprint::of(&self.inner.path)?;
-        if found.is_some() && *read == found {
-            return Ok(false);
+        match &*self.home {
+            Home::File(file) => file.reload(),
+            Home::Topic(_) => Ok(false),
         }
-        let keys = match found {
-            Some(_) => file::read(&self.inner.path)?,
-            None => Vec::new(),
-        };
-        let changed = *read != found;
-        self.inner.snapshot.store(Arc::new(Snapshot::of(keys)));
-        *read = found;
-        Ok(changed)
     }
 
     /// Follows the file from a task that ends with the last clone of this store.
     pub fn follow(&self, every: Duration) {
-        let inner = Arc::downgrade(&self.inner);
+        match &*self.home {
+            Home::File(_) => {}
+            Home::Topic(_) => return,
+        }
+        let home = Arc::downgrade(&self.home);
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(every);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let mut failing = false;
             loop {
                 tick.tick().await;
-                let Some(inner) = inner.upgrade() else { return };
-                let store = Self { inner };
-                let reloaded = tokio::task::spawn_blocking(move || store.reload()).await;
-                match reloaded {
-                    Ok(Ok(changed)) => {
-                        if changed || failing {
-                            tracing::info!("write keys read again");
-                        }
-                        failing = false;
-                    }
-                    Ok(Err(error)) => {
-                        // Once, not every second; the keys known so far stay valid.
-                        if !failing {
-                            let hint = error.hint();
-                            let cause = std::error::Error::source(&error).map(ToString::to_string);
-                            tracing::error!(%error, cause, hint, "write keys not read again");
-                        }
-                        failing = true;
-                    }
-                    Err(stopped) => {
-                        tracing::debug!(%stopped, "no longer following the write keys");
-                        return;
-                    }
+                let Some(home) = home.upgrade() else { return };
+                let looked = tokio::task::spawn_blocking(move || match &*home {
+                    Home::File(file) => file.look(),
+                    Home::Topic(_) => {}
+                });
+                if let Err(stopped) = looked.await {
+                    tracing::debug!(%stopped, "no longer following the write keys");
+                    return;
                 }
             }
         });
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.inner.path
+    /// For how long changes have not been followed, and why; `None` while they are. The keys known
+    /// before stay valid.
+    pub fn trouble(&self) -> Option<(Duration, String)> {
+        match &*self.home {
+            Home::File(file) => file.trouble(),
+            Home::Topic(topic) => topic.trouble(),
+        }
     }
 
-    fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
-        self.inner.snapshot.load()
+    /// The file, where the keys are in one.
+    pub fn path(&self) -> Option<&Path> {
+        match &*self.home {
+            Home::File(file) => Some(file.path()),
+            Home::Topic(_) => None,
+        }
     }
 }
 
 impl Snapshot {
-    fn of(stored: Vec<(KeyInfo, Hash)>) -> Self {
-        let mut snapshot = Self::default();
-        for (info, hash) in stored {
-            let credential = Arc::new(Credential::of(&info));
-            snapshot.keys.push(info.clone());
-            snapshot.by_hash.insert(hash, Entry { credential, info });
-        }
-        snapshot
+    fn of(keys: Vec<(KeyInfo, Hash)>) -> Self {
+        let entry = |(info, hash): &(KeyInfo, Hash)| {
+            let credential = Arc::new(Credential::of(info));
+            (*hash, Entry { credential, info: info.clone() })
+        };
+        Self { by_hash: keys.iter().map(entry).collect(), keys }
     }
 }
 
-fn find<'k>(keys: &'k mut [(KeyInfo, Hash)], key_id: &str) -> Result<&'k mut KeyInfo, KeyError> {
-    let found = keys.iter_mut().map(|(info, _)| info).find(|info| info.key_id == key_id);
+fn find<'k>(keys: &'k [(KeyInfo, Hash)], key_id: &str) -> Result<&'k (KeyInfo, Hash), KeyError> {
+    let found = keys.iter().find(|(info, _)| info.key_id == key_id);
     found.ok_or_else(|| KeyError::NoSuchKey { key_id: key_id.to_owned() })
 }
 

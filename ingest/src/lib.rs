@@ -11,6 +11,7 @@ mod admission;
 mod app;
 mod body;
 pub mod clock;
+mod cors;
 mod credential;
 mod decode;
 mod dedup;
@@ -28,12 +29,18 @@ mod replay;
 mod routes;
 mod server;
 mod tail;
+mod token;
 
 pub use app::{Ingest, IngestParts, Lifecycle};
 pub use clock::{Clock, SystemClock};
-pub use keys::{Credential, Grant, KeyError, KeyInfo, KeyState, KeyStore, Scope, WriteKey};
+pub use cors::CorsOptions;
+pub use keys::{
+    Credential, Grant, KeyError, KeyInfo, KeyState, KeyStore, KeysHome, KeysOptions, Scope,
+    WriteKey,
+};
 pub use metrics::events::Books;
 pub use options::{ByteSize, IngestOptions, OptionsError, Span};
 pub use problem::{Problem, ProblemKind};
 pub use server::{Drained, RunningIngest, StartError};
 pub use tail::{TailFilter, TailedEvent};
+pub use token::{JwtAlgorithm, JwtError, JwtOptions};

@@ -1,7 +1,7 @@
 //! The OpenAPI document, made from the annotations at the routes.
 
 use bytes::Bytes;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::routes::{events, health, schemas, segment};
@@ -24,13 +24,13 @@ use crate::routes::{events, health, schemas, segment};
         health::metrics,
         health::openapi,
     ),
-    modifiers(&WriteKeys),
+    modifiers(&Credentials),
 )]
 struct Document;
 
-struct WriteKeys;
+struct Credentials;
 
-impl Modify for WriteKeys {
+impl Modify for Credentials {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let components = document.components.get_or_insert_default();
         let scheme = |scheme, description: &str| {
@@ -41,6 +41,15 @@ impl Modify for WriteKeys {
         let basic = scheme(HttpAuthScheme::Basic, "The write key as the user name");
         components.add_security_scheme("write_key", bearer);
         components.add_security_scheme("basic", basic);
+        let token = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .description(Some("A token of an issuer that the operator has configured"));
+        components.add_security_scheme("token", SecurityScheme::Http(token.build()));
+        let mut query = ApiKeyValue::new("key");
+        query.description =
+            Some("For `navigator.sendBeacon` (text/plain): a publishable key, and no other".into());
+        components.add_security_scheme("beacon", SecurityScheme::ApiKey(ApiKey::Query(query)));
     }
 }
 

@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::cors::CorsOptions;
+use crate::keys::KeysOptions;
+use crate::token::{JwtError, JwtOptions};
+
 /// Options of ingest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +47,12 @@ pub struct IngestOptions {
     pub retry_after: Span,
     /// How long a shutdown waits for requests in flight.
     pub drain_timeout: Span,
+    /// Where write keys are kept.
+    pub keys: KeysOptions,
+    /// Which web pages may send.
+    pub cors: CorsOptions,
+    /// Whose tokens are taken.
+    pub jwt: Vec<JwtOptions>,
 }
 
 impl Default for IngestOptions {
@@ -62,6 +72,9 @@ impl Default for IngestOptions {
             request_timeout: Span::secs(30),
             retry_after: Span::secs(1),
             drain_timeout: Span::secs(20),
+            keys: KeysOptions::default(),
+            cors: CorsOptions::default(),
+            jwt: Vec::new(),
         }
     }
 }
@@ -93,6 +106,15 @@ pub enum OptionsError {
         /// The key at fault.
         key: &'static str,
     },
+    /// No browser sends such an origin.
+    #[error("ingest.cors.origins: {message}")]
+    Origin {
+        /// Which, and how to write it.
+        message: String,
+    },
+    /// An issuer of tokens that cannot work as it is configured.
+    #[error(transparent)]
+    Jwt(#[from] JwtError),
 }
 
 impl IngestOptions {
@@ -114,6 +136,8 @@ impl IngestOptions {
                 return Err(OptionsError::ZeroTimeout { key });
             }
         }
+        self.cors.check().map_err(|message| OptionsError::Origin { message })?;
+        crate::token::check(&self.jwt)?;
         Ok(())
     }
 }

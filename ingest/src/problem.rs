@@ -57,8 +57,10 @@ kinds! {
     ExpiredKey = "expired-key" UNAUTHORIZED "The write key has expired",
     /// A key that has been revoked.
     RevokedKey = "revoked-key" UNAUTHORIZED "The write key has been revoked",
+    /// A token that is damaged, expired, for somebody else, or signed by nobody known.
+    InvalidToken = "invalid-token" UNAUTHORIZED "The token is not valid",
     /// The key lacks a scope.
-    MissingScope = "missing-scope" FORBIDDEN "The key may not do this",
+    MissingScope = "missing-scope" FORBIDDEN "The credential may not do this",
     /// A credential for several schools, and no school named.
     SchoolMissing = "school-missing" BAD_REQUEST "The request must name its school",
     /// The school named is not one of the credential's.
@@ -87,6 +89,8 @@ kinds! {
     Busy = "busy" SERVICE_UNAVAILABLE "The server is busy",
     /// The log did not acknowledge in time.
     Unacknowledged = "unacknowledged" SERVICE_UNAVAILABLE "The log did not acknowledge in time",
+    /// The keys that tokens are checked with could not be fetched.
+    TokenKeysUnavailable = "token-keys-unavailable" SERVICE_UNAVAILABLE "Tokens cannot be checked now",
     /// The server is about to stop, or not yet ready.
     NotReady = "not-ready" SERVICE_UNAVAILABLE "The server is not taking requests",
 }
@@ -174,6 +178,10 @@ impl IntoResponse for Problem {
                 let scheme = HeaderValue::from_static("Bearer realm=\"chalkstream\"");
                 headers.insert(header::WWW_AUTHENTICATE, scheme);
             }
+            ProblemKind::InvalidToken => {
+                let scheme = "Bearer realm=\"chalkstream\", error=\"invalid_token\"";
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+            }
             ProblemKind::MissingScope => {
                 let scope = "Bearer error=\"insufficient_scope\", scope=\"events:write\"";
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scope));
@@ -182,6 +190,7 @@ impl IntoResponse for Problem {
             | ProblemKind::Internal
             | ProblemKind::Busy
             | ProblemKind::Unacknowledged
+            | ProblemKind::TokenKeysUnavailable
             | ProblemKind::NotReady => {
                 let after = self.retry_after.unwrap_or(Duration::from_secs(1));
                 headers.insert(header::RETRY_AFTER, retry_after_value(after));

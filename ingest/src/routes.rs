@@ -13,6 +13,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 use crate::app::App;
+use crate::cors;
 use crate::metrics::{Ended, Metrics, Route};
 use crate::problem::{Problem, ProblemKind};
 
@@ -35,7 +36,7 @@ pub(crate) const ROUTES: &[(&str, &str)] = &[
 ];
 
 pub(crate) fn router(app: &Arc<App>) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/v1/events", post(events::post_events))
         .route("/v1/batch", post(segment::post_batch))
         .route("/v1/track", post(segment::post_track))
@@ -48,7 +49,11 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(app), observe))
-        .with_state(Arc::clone(app))
+        .with_state(Arc::clone(app));
+    match cors::layer(&app.options.cors) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
 }
 
 async fn not_found(request: Request) -> Problem {

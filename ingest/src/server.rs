@@ -97,7 +97,7 @@ impl Ingest {
             source,
         })?;
         let (stop, stopped) = watch::channel(false);
-        self.app.gate.keys.follow(KEYS_EVERY);
+        self.app.gate.follow(KEYS_EVERY);
         let accepting =
             tokio::spawn(accept(Arc::clone(&self.app), self.router(), listener, stopped));
         let pipeline = &self.app.pipeline;

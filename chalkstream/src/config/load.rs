@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::{Config, Secret, keys};
+use super::{Config, KeysHome, LogKind, Secret, keys};
 
 /// What the environment may set: `CHALKSTREAM__INGEST__LISTEN` is `ingest.listen`.
 const ENVIRONMENT_PREFIX: &str = "CHALKSTREAM__";
@@ -185,6 +185,11 @@ fn typed(key: &str, text: String) -> Result<Value, ConfigError> {
                 message: format!("{variable} must be a whole number, not `{text}`"),
             }
         }),
+        // A list is written with commas.
+        Some(Value::Array(_)) => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Ok(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
+        }
         _ => Ok(Value::String(text)),
     }
 }
@@ -213,6 +218,9 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         .ingest
         .validate()
         .map_err(|error| ConfigError::Invalid { message: error.to_string() })?;
+    if config.ingest.keys.store == Some(KeysHome::Topic) && config.log.kind == LogKind::Embedded {
+        return invalid("`ingest.keys.store = \"topic\"` needs `log.kind = \"kafka\"`".to_owned());
+    }
     for (key, span) in [
         ("process.flush_interval", config.process.flush_interval),
         ("process.checkpoint_interval", config.process.checkpoint_interval),

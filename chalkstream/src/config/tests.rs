@@ -53,8 +53,49 @@ fn the_reference_file_shows_every_key_and_explains_it() {
             line.trim_start_matches("# ").split('=').next().is_some_and(|key| key.trim() == name)
         });
         let secret = keys::SECRETS.contains(&key.as_str());
-        assert!(name.is_empty() || shown || secret, "`{key}` is not in chalkstream.toml");
+        let list = text.contains(&format!("\n# [[{key}]]\n"));
+        assert!(name.is_empty() || shown || secret || list, "`{key}` is not in chalkstream.toml");
     }
+}
+
+#[test]
+fn the_issuer_in_the_reference_file_shows_every_key_and_is_one() {
+    let text = std::fs::read_to_string(reference_path()).unwrap();
+    let lines = text.lines().skip_while(|line| *line != "# [[ingest.jwt]]");
+    let block = lines.map_while(|line| line.strip_prefix("# ")).collect::<Vec<_>>();
+    let config = load_text(&block.join("\n")).unwrap();
+    let [issuer] = config.ingest.jwt.as_slice() else { panic!("{:?}", config.ingest.jwt) };
+    assert_eq!(issuer.name, "portal");
+    // What is set there, and the other places where keys may be.
+    let mut all = toml::Table::try_from(issuer).unwrap();
+    for place in ["jwks_file", "public_key_file", "secret_file", "secret_env"] {
+        let commented = |line: &&str| line.starts_with(&format!("# {place} = "));
+        let line = block.iter().copied().find(commented).expect(place);
+        all.extend(line.trim_start_matches("# ").parse::<toml::Table>().unwrap());
+    }
+    check_refused(
+        load_text(&block.join("\n").replace("# secret_env", "secret_env")),
+        &["exactly one"],
+    );
+    let error = toml::from_str::<chalkstream_ingest::JwtOptions>("unknown = 1").unwrap_err();
+    for name in error.to_string().split('`').skip(3).step_by(2) {
+        assert!(all.contains_key(name), "`{name}` is not in chalkstream.toml");
+    }
+}
+
+#[test]
+fn lists_come_from_the_environment_with_commas() {
+    let origins = "https://a.example, https://b.example";
+    let config = load_environment(&[("CHALKSTREAM__INGEST__CORS__ORIGINS", origins)]).unwrap();
+    assert_eq!(config.ingest.cors.origins, ["https://a.example", "https://b.example"]);
+    check_refused(
+        load_environment(&[("CHALKSTREAM__INGEST__CORS__ORIGINS", "a.example")]),
+        &["ingest.cors.origins", "a.example"],
+    );
+    check_refused(
+        load_environment(&[("CHALKSTREAM__INGEST__KEYS__STORE", "topic")]),
+        &["ingest.keys.store", "log.kind"],
+    );
 }
 
 #[test]

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ArchiveRequest, LogStatus, Status};
 use crate::failure::{Advice, Report};
-use crate::registrar::{NewKey, NewSchool, Registrar};
+use crate::registrar::{self, NewKey, NewSchool, Registrar, Rotation};
 
 /// The largest table of a model.
 const MODEL_MAX_BYTES: usize = 256 << 20;
@@ -121,6 +121,7 @@ pub(crate) fn serve(
     let router = Router::new()
         .route("/status", get(status))
         .route("/keys", get(list_keys).post(create_key))
+        .route("/keys/{key_id}/rotate", post(rotate_key))
         .route("/keys/{key_id}/revoke", post(revoke_key))
         .route("/schools", get(list_schools).post(set_school))
         .route("/models/bkt", post(load_bkt))
@@ -185,14 +186,22 @@ async fn create_key(
 }
 
 async fn list_keys(State(control): State<Arc<Control>>) -> Answer<Vec<crate::registrar::KeyRow>> {
-    Ok(Json(control.registrar.list_keys()))
+    Ok(Json(registrar::list_keys(&control.registrar.keys)))
 }
 
 async fn revoke_key(
     State(control): State<Arc<Control>>,
     Segment(key_id): Segment<String>,
 ) -> Answer<crate::registrar::KeyRow> {
-    Ok(Json(control.registrar.revoke_key(&key_id)?))
+    Ok(Json(registrar::revoke_key(&control.registrar.keys, &key_id).await?))
+}
+
+async fn rotate_key(
+    State(control): State<Arc<Control>>,
+    Segment(key_id): Segment<String>,
+    Json(request): Json<Rotation>,
+) -> Answer<crate::registrar::CreatedKey> {
+    Ok(Json(registrar::rotate_key(&control.registrar.keys, &key_id, request).await?))
 }
 
 async fn set_school(

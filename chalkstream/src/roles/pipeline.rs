@@ -8,7 +8,7 @@ use chalkstream_batch_jobs::archiver::{Archiver, ArchiverHandle, ArchiverOptions
 use chalkstream_event_log::EventLog;
 use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::embedded::EmbeddedLog;
-use chalkstream_ingest::{Ingest, IngestParts, KeyStore, RunningIngest, Scope, SystemClock};
+use chalkstream_ingest::{Grant, Ingest, IngestParts, RunningIngest, Scope, SystemClock};
 use chalkstream_schemas::SchoolId;
 use chalkstream_sql::{Database, EmbeddedServer, migrations};
 use chalkstream_stream_processors::first_seen::FirstSeen;
@@ -98,7 +98,8 @@ impl Pipeline {
         if let Some(index) = index.filter(|_| self.role.archives()) {
             self.start_archiver(config, tasks, &opened, index, &blobs).await?;
         }
-        let keys = KeyStore::open(self.folder.layout().keys())?;
+        let home = parts::keys_home(config, self.role == Role::Standalone);
+        let keys = parts::open_keys(config, self.folder.layout(), home).await?;
         let registrar = Registrar {
             keys: keys.clone(),
             schools: SchoolBook::new(self.folder.layout().schools()),
@@ -299,7 +300,8 @@ async fn first_key(registrar: &Registrar) -> Result<Option<String>> {
         return Ok(None);
     }
     let school_id = SchoolId::parse(FIRST_SCHOOL)?;
-    let request = NewKey { school_id, scopes: vec![Scope::EventsWrite] };
+    let grant = Grant::new(school_id, &[Scope::EventsWrite]);
+    let request = NewKey { grant, expires_at: None };
     let created = registrar.create_key(request).await.context("could not make the first key")?;
     Ok(Some(created.key))
 }

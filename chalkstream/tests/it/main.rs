@@ -3,9 +3,11 @@
 #![expect(clippy::print_stdout, reason = "tests say their seeds and what was skipped")]
 
 mod cli;
+mod credentials;
 mod folders;
 mod kill9;
 mod lifecycle;
 mod pipeline;
 mod real_data;
+mod secrets;
 mod support;

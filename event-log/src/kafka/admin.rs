@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 
@@ -26,11 +26,7 @@ pub(super) struct Cluster {
 
 /// Creates missing topics and says what the cluster is.
 pub(super) async fn prepare(options: &Arc<KafkaOptions>) -> Result<Cluster, Error> {
-    let client: AdminClient<Logging> = options
-        .with_properties(options.client())
-        .create_with_context(Logging)
-        .map_err(options.error("make a client for the log"))?;
-    let client = Arc::new(client);
+    let client = client(options)?;
     let metadata = metadata(options, &client).await?;
     let missing: Vec<Topic> = Topic::ALL
         .into_iter()
@@ -73,6 +69,66 @@ pub(super) async fn prepare(options: &Arc<KafkaOptions>) -> Result<Cluster, Erro
     Ok(Cluster { cluster_id, partitions })
 }
 
+fn client(options: &KafkaOptions) -> Result<Arc<AdminClient<Logging>>, Error> {
+    options
+        .with_properties(options.client())
+        .create_with_context(Logging)
+        .map(Arc::new)
+        .map_err(options.error("make a client for the log"))
+}
+
+/// Creates the topic of a table where it is missing: one partition, compacted. One that exists must
+/// be compacted, because Kafka would delete its rows after a while.
+pub(super) async fn prepare_table(options: &Arc<KafkaOptions>, name: &str) -> Result<(), Error> {
+    let client = client(options)?;
+    let metadata = metadata(options, &client).await?;
+    if partitions_of(&metadata, name).is_none() {
+        let (replicas, in_sync) = replicas(options, metadata.brokers().len());
+        let topic = NewTopic::new(name, 1, TopicReplication::Fixed(i32::from(replicas)))
+            .set("min.insync.replicas", &in_sync)
+            .set("cleanup.policy", "compact")
+            .set("message.timestamp.type", "CreateTime");
+        create_all(options, &client, &[topic]).await?;
+    }
+    let deadline = Instant::now() + LEADERS_WITHIN;
+    while partitions_of(&self::metadata(options, &client).await?, name).is_none() {
+        if Instant::now() >= deadline {
+            let code = RDKafkaErrorCode::LeaderNotAvailable;
+            let error = options.error(&format!("find a leader for {name}"));
+            return Err(error(KafkaError::MetadataFetch(code)));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    check_compacted(options, &client, name).await
+}
+
+async fn check_compacted(
+    options: &KafkaOptions,
+    client: &AdminClient<Logging>,
+    name: &str,
+) -> Result<(), Error> {
+    let waiting = AdminOptions::new().request_timeout(Some(options.request_timeout));
+    let described = client.describe_configs(&[ResourceSpecifier::Topic(name)], &waiting).await;
+    let described = described.map_err(options.error(&format!("read the settings of {name}")))?;
+    for settings in described {
+        match settings {
+            Ok(settings) => {
+                let policy =
+                    settings.get("cleanup.policy").and_then(|entry| entry.value.as_deref());
+                if policy.is_some_and(|policy| policy != "compact") {
+                    return Err(Error::Option {
+                        key: format!("the topic {name}"),
+                        reason: "must have cleanup.policy=compact, or its rows would be deleted after a while; set it with kafka-configs".into(),
+                    });
+                }
+            }
+            // Who may not look can use the topic all the same.
+            Err(error) => tracing::warn!(topic = name, %error, "could not check its settings"),
+        }
+    }
+    Ok(())
+}
+
 async fn metadata(
     options: &Arc<KafkaOptions>,
     client: &Arc<AdminClient<Logging>>,
@@ -98,9 +154,7 @@ async fn create(
     missing: &[Topic],
     brokers: usize,
 ) -> Result<(), Error> {
-    let brokers = u16::try_from(brokers).unwrap_or(u16::MAX).max(1);
-    let replication = options.replication.unwrap_or(brokers.min(3)).max(1);
-    let in_sync = options.min_insync_replicas.unwrap_or((replication - 1).max(1)).to_string();
+    let (replication, in_sync) = replicas(options, brokers);
     let names: Vec<_> = missing.iter().map(|topic| (*topic, options.topic(*topic))).collect();
     let retentions: Vec<_> =
         missing.iter().map(|topic| retention(*topic).as_millis().to_string()).collect();
@@ -117,8 +171,24 @@ async fn create(
                 .set("message.timestamp.type", "CreateTime")
         })
         .collect();
+    create_all(options, client, &topics).await
+}
+
+/// How many replicas a new topic gets, and how many of them must acknowledge.
+fn replicas(options: &KafkaOptions, brokers: usize) -> (u16, String) {
+    let brokers = u16::try_from(brokers).unwrap_or(u16::MAX).max(1);
+    let replicas = options.replication.unwrap_or(brokers.min(3)).max(1);
+    let in_sync = options.min_insync_replicas.unwrap_or((replicas - 1).max(1));
+    (replicas, in_sync.to_string())
+}
+
+async fn create_all(
+    options: &KafkaOptions,
+    client: &AdminClient<Logging>,
+    topics: &[NewTopic<'_>],
+) -> Result<(), Error> {
     let waiting = AdminOptions::new().request_timeout(Some(options.request_timeout));
-    let created = client.create_topics(&topics, &waiting).await;
+    let created = client.create_topics(topics, &waiting).await;
     let results = created.map_err(options.error("create the log's topics"))?;
     for result in results {
         match result {

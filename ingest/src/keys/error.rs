@@ -53,6 +53,14 @@ pub enum KeyError {
         /// What it is instead.
         state: String,
     },
+    /// Kafka could not be reached, or refused.
+    #[error("could not {action} the write keys on Kafka ({})", super::TOPIC)]
+    Topic {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: Box<chalkstream_event_log::Error>,
+    },
     /// The system has no random numbers.
     #[error("the system gave no random numbers for a new key")]
     Random {
@@ -64,6 +72,12 @@ pub enum KeyError {
     Encode {
         /// Why not.
         source: toml::ser::Error,
+    },
+    /// A key cannot be written as JSON: a bug.
+    #[error("could not encode a key")]
+    EncodeRow {
+        /// Why not.
+        source: serde_json::Error,
     },
 }
 
@@ -78,7 +92,12 @@ impl KeyError {
             Self::Contradiction { .. } => "`chalkstream keys create --help` explains the flags",
             Self::NoSuchKey { .. } => "list the keys with `chalkstream keys list`",
             Self::NotActive { .. } => "make a new key with `chalkstream keys create`",
-            Self::Random { .. } | Self::Encode { .. } => "try again; if it stays, report it",
+            Self::Topic { .. } => {
+                "check that Kafka runs and answers at `log.brokers`; keys that running nodes know stay valid meanwhile"
+            }
+            Self::Random { .. } | Self::Encode { .. } | Self::EncodeRow { .. } => {
+                "try again; if it stays, report it"
+            }
         }
     }
 }

@@ -61,7 +61,6 @@ impl std::str::FromStr for Scope {
 
 /// The rights of a key. A key that is rotated hands them to its successor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Grant {
     /// The school whose events the key may send.
     pub school_id: SchoolId,

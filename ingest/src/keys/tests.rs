@@ -28,10 +28,10 @@ fn a_new_key_opens_its_school_and_is_stored_hashed() {
     assert!(key.reveal().starts_with(&info.key_id));
     assert_eq!(key.reveal().len(), 68);
 
-    let text = std::fs::read_to_string(store.path()).unwrap();
+    let text = std::fs::read_to_string(store.path().unwrap()).unwrap();
     assert!(!text.contains(key.reveal().strip_prefix("csk_").unwrap()));
     assert!(!format!("{key:?} {store:?}").contains(key.reveal()));
-    let mode = std::fs::metadata(store.path()).unwrap().permissions().mode();
+    let mode = std::fs::metadata(store.path().unwrap()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(store.authenticate("csk_0", at(9)), Err(AuthError::Unknown));
     assert_eq!(store.authenticate("", at(9)), Err(AuthError::Unknown));
@@ -40,7 +40,7 @@ fn a_new_key_opens_its_school_and_is_stored_hashed() {
 #[test]
 fn another_process_sees_what_one_changed() {
     let (_folder, server) = store();
-    let command = KeyStore::open(server.path()).unwrap();
+    let command = KeyStore::open(server.path().unwrap()).unwrap();
     let (key, info) = command.create(&school("a"), &[Scope::EventsBackfill], at(1)).unwrap();
     assert_eq!(server.authenticate(key.reveal(), at(9)), Err(AuthError::Unknown));
     assert!(server.reload().unwrap());
@@ -62,7 +62,7 @@ fn writers_at_the_same_time_lose_no_key() {
     let (_folder, server) = store();
     std::thread::scope(|scope| {
         for writer in 0..8 {
-            let path = server.path();
+            let path = server.path().unwrap();
             scope.spawn(move || {
                 let store = KeyStore::open(path).unwrap();
                 for _ in 0..5 {
@@ -80,7 +80,7 @@ fn writers_at_the_same_time_lose_no_key() {
 fn a_broken_file_is_an_error_that_keeps_the_known_keys() {
     let (_folder, store) = store();
     let (key, _info) = store.create(&school("a"), &[Scope::EventsWrite], at(1)).unwrap();
-    let good = std::fs::read_to_string(store.path()).unwrap();
+    let good = std::fs::read_to_string(store.path().unwrap()).unwrap();
     for bad in [
         "format = ".to_owned(),
         "format = 2".to_owned(),
@@ -89,14 +89,14 @@ fn a_broken_file_is_an_error_that_keeps_the_known_keys() {
         good.replace("created_at = \"", "created_at = \"x"),
         format!("{good}surprise = 1\n"),
     ] {
-        std::fs::write(store.path(), &bad).unwrap();
+        std::fs::write(store.path().unwrap(), &bad).unwrap();
         let error = store.reload().unwrap_err();
         assert!(error.to_string().contains("keys.toml"), "{error}");
         assert!(error.hint().contains("keys create"));
         assert!(store.authenticate(key.reveal(), at(9)).is_ok());
         assert!(store.create(&school("a"), &[Scope::EventsWrite], at(1)).is_err());
     }
-    std::fs::remove_file(store.path()).unwrap();
+    std::fs::remove_file(store.path().unwrap()).unwrap();
     store.reload().unwrap();
     assert_eq!(store.authenticate(key.reveal(), at(9)), Err(AuthError::Unknown));
 }
@@ -129,7 +129,7 @@ fn every_right_survives_the_file() {
     let made = [vendor(), public, learner]
         .map(|grant| store.issue(grant, Some(at(100)), at(1)).unwrap())
         .map(|(key, info)| (key, info.clone()));
-    let again = KeyStore::open(store.path()).unwrap();
+    let again = KeyStore::open(store.path().unwrap()).unwrap();
     assert_eq!(again.list(), made.each_ref().map(|(_, info)| info.clone()));
     let [vendor, public, learner] =
         made.map(|(key, _)| again.authenticate(key.reveal(), at(2)).unwrap());
@@ -151,7 +151,7 @@ fn a_file_of_an_earlier_version_is_read() {
         "format = 1\n\n[[keys]]\nkey_id = \"csk_old\"\nsha256 = \"{sha256}\"\nschool_id = \"a\"\n\
          scopes = [\"events:write\"]\ncreated_at = \"2026-01-01T00:00:00.000Z\"\n"
     );
-    std::fs::write(store.path(), text).unwrap();
+    std::fs::write(store.path().unwrap(), text).unwrap();
     store.reload().unwrap();
     let credential = store.authenticate("csk_old", at(1)).unwrap();
     assert_eq!(*credential, Credential::new("csk_old", school("a"), vec![Scope::EventsWrite]));

@@ -75,6 +75,7 @@ pub(crate) struct EventResult<'a> {
         ("results" = Option<String>, Query, description = "`all` names accepted events too"),
         ("key" = Option<String>, Query, description = "A publishable key, for browsers' beacons, which can send no header; the body may then be `text/plain`"),
         ("validate" = Option<bool>, Query, description = "`true` answers the same and stores nothing"),
+        ("Chalkstream-School" = Option<String>, Header, description = "The school of the events, where the credential is for several"),
         ("Content-Encoding" = Option<String>, Header, description = "`gzip`, `zstd`, `br` or `deflate`"),
     ),
     request_body(
@@ -90,15 +91,15 @@ pub(crate) struct EventResult<'a> {
         (status = 200, description = "Every event has its fate, and each accepted one is durable. With `Retry-After`: send those refused again", body = Answer<'_>),
         (status = 422, description = "Every event was rejected; do not send them again", body = Answer<'_>),
         (status = 400, description = "The body cannot be read", body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = 401, description = "No valid write key", body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = 403, description = "The key may not send events", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 401, description = "No valid write key or token", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 403, description = "The credential may not send these events, or not for this school or page", body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 408, description = "The body came too slowly; send it again", body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 413, description = "Too many bytes or events", body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 415, description = "Unknown content type or encoding", body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 500, description = "The server failed; send it again", body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 503, description = "Nothing can be taken now; send it again after `Retry-After`. The body is an answer with every event refused, or a problem", body = Answer<'_>),
     ),
-    security(("write_key" = []), ("basic" = [])),
+    security(("write_key" = []), ("basic" = []), ("token" = []), ("beacon" = [])),
 )]
 pub(crate) async fn post_events(
     State(app): State<Arc<App>>,

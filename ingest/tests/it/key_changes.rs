@@ -29,7 +29,7 @@ async fn becomes(server: &Server, key: &str, status: u16) -> Reply {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_works_and_stops_working_within_seconds() {
     let server = server().await;
-    let command = KeyStore::open(server.keys.path()).unwrap();
+    let command = KeyStore::open(server.keys.path().unwrap()).unwrap();
     let now = server.clock.now();
     let (key, info) = command.create(&school("new"), &[Scope::EventsWrite], now).unwrap();
     becomes(&server, key.reveal(), 200).await.check(200, [0, 0, 0, 0]);
@@ -44,8 +44,8 @@ async fn a_key_works_and_stops_working_within_seconds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_without_the_scope_is_a_403() {
     let server = server().await;
-    let text = std::fs::read_to_string(server.keys.path()).unwrap();
-    std::fs::write(server.keys.path(), text.replace("\"events:write\"", "")).unwrap();
+    let text = std::fs::read_to_string(server.keys.path().unwrap()).unwrap();
+    std::fs::write(server.keys.path().unwrap(), text.replace("\"events:write\"", "")).unwrap();
     let reply = becomes(&server, &server.key, 403).await;
     reply.check_problem(403, "missing-scope", "--scope events:write");
     assert!(reply.headers.contains_key("www-authenticate"));
@@ -55,11 +55,11 @@ async fn a_key_without_the_scope_is_a_403() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_key_file_locks_nobody_out() {
     let server = server().await;
-    let good = std::fs::read_to_string(server.keys.path()).unwrap();
-    std::fs::write(server.keys.path(), "format = nonsense").unwrap();
+    let good = std::fs::read_to_string(server.keys.path().unwrap()).unwrap();
+    std::fs::write(server.keys.path().unwrap(), "format = nonsense").unwrap();
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     status_of(&server, &server.key).await.check(200, [0, 0, 0, 0]);
-    std::fs::write(server.keys.path(), good.replace("lincoln", "harbour")).unwrap();
+    std::fs::write(server.keys.path().unwrap(), good.replace("lincoln", "harbour")).unwrap();
     let started = Instant::now();
     loop {
         let event = server.fresh();
