@@ -4,7 +4,7 @@
 //! a problem that says what to send.
 //! Always true: no problem and no log line holds any part of a key beyond its id; a key that stood in
 //! a URL is taken only if anybody may know it; a credential for several schools gets the one that the
-//! request names.
+//! request names; a request is counted against its credential's limits before its body is read.
 
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ use http::{HeaderMap, HeaderName, header};
 use crate::body::printable;
 use crate::clock::Clock;
 use crate::keys::{AuthError, Credential, KeyStore};
+use crate::limits::Limits;
+use crate::options::IngestOptions;
 use crate::problem::{Problem, ProblemKind};
 
 /// Names the school of a request whose credential is for several.
@@ -27,6 +29,8 @@ const HOW: &str = "send `Authorization: Bearer <write key>`; `chalkstream keys c
 pub(crate) struct Gate {
     pub(crate) keys: KeyStore,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) options: Arc<IngestOptions>,
 }
 
 impl Gate {
@@ -34,7 +38,7 @@ impl Gate {
     pub(crate) async fn writer(&self, headers: &HeaderMap) -> Result<Arc<Credential>, Problem> {
         let presented = presented(headers)?;
         let credential = self.key(&presented)?;
-        admit(credential, headers)
+        self.let_in(credential, headers)
     }
 
     /// The credential of a key that stood in the query, as browsers' beacons have it.
@@ -46,13 +50,24 @@ impl Gate {
     ) -> Result<Arc<Credential>, Problem> {
         let credential = self.key(key)?;
         if credential.publishable {
-            return admit(credential, headers);
+            return self.let_in(credential, headers);
         }
         let detail = format!(
             "the key {} is secret, but was sent in the query, which proxies and browsers keep: revoke it (`chalkstream keys revoke {0}`), and use a publishable key there (`chalkstream keys create --school {} --publishable`)",
             credential.key_id, credential.school_id
         );
         Err(Problem::new(ProblemKind::SecretInQuery, detail))
+    }
+
+    /// Counts the request: whoever has a credential is within its limits.
+    fn let_in(
+        &self,
+        credential: Arc<Credential>,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Credential>, Problem> {
+        let credential = admit(credential, headers)?;
+        self.limits.admit_request(&self.options.limits, &credential)?;
+        Ok(credential)
     }
 
     fn key(&self, key: &str) -> Result<Arc<Credential>, Problem> {

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::limits::LimitsOptions;
+
 /// Options of ingest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +45,8 @@ pub struct IngestOptions {
     pub retry_after: Span,
     /// How long a shutdown waits for requests in flight.
     pub drain_timeout: Span,
+    /// How much may come in from one credential, learner or school.
+    pub limits: LimitsOptions,
 }
 
 impl Default for IngestOptions {
@@ -62,6 +66,7 @@ impl Default for IngestOptions {
             request_timeout: Span::secs(30),
             retry_after: Span::secs(1),
             drain_timeout: Span::secs(20),
+            limits: LimitsOptions::default(),
         }
     }
 }
@@ -93,6 +98,12 @@ pub enum OptionsError {
         /// The key at fault.
         key: &'static str,
     },
+    /// Nobody can have more than all.
+    #[error("ingest.limits.credential_in_flight_percent ({percent}) is more than 100")]
+    AboveHundredPercent {
+        /// As configured.
+        percent: u8,
+    },
 }
 
 impl IngestOptions {
@@ -113,6 +124,10 @@ impl IngestOptions {
             if span.get().is_zero() {
                 return Err(OptionsError::ZeroTimeout { key });
             }
+        }
+        let percent = self.limits.credential_in_flight_percent;
+        if percent > 100 {
+            return Err(OptionsError::AboveHundredPercent { percent });
         }
         Ok(())
     }
@@ -332,5 +347,8 @@ mod tests {
         check(IngestOptions { max_event: ByteSize::mib(11), ..default() }, "max_event");
         check(IngestOptions { max_in_flight: ByteSize::mib(9), ..default() }, "max_in_flight");
         check(IngestOptions { body_timeout: Span::secs(0), ..default() }, "body_timeout");
+        let limits =
+            LimitsOptions { credential_in_flight_percent: 101, ..LimitsOptions::default() };
+        check(IngestOptions { limits, ..default() }, "credential_in_flight_percent");
     }
 }
