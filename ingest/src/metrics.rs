@@ -249,7 +249,7 @@ impl Histogram {
         encoder: &mut DescriptorEncoder<'_>,
     ) -> Result<(), std::fmt::Error> {
         let counts = self.buckets.iter().map(|count| count.load(Ordering::Relaxed));
-        let bounds = BOUNDS.into_iter().chain([f64::MAX]);
+        let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
         let buckets = bounds.zip(counts).collect::<Vec<_>>();
         let count = buckets.iter().map(|(_, count)| count).sum();
         let sum = Duration::from_micros(self.sum_us.load(Ordering::Relaxed)).as_secs_f64();

@@ -17,6 +17,8 @@ mod key_changes;
 mod limits;
 mod logs;
 mod malformed;
+mod metrics;
+mod openmetrics;
 mod outcomes;
 mod replay;
 mod requests;
