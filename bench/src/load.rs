@@ -24,6 +24,8 @@ pub(crate) struct Load {
     pub(crate) batches: u64,
     /// Wait so long between the starts of two batches of a connection; zero for as fast as possible.
     pub(crate) pace: Duration,
+    /// Whether 429 is an answer like others, and not the end of the run.
+    pub(crate) may_be_refused: bool,
     /// Separates the ids of this run from those of all others.
     pub(crate) run: u64,
 }
@@ -31,7 +33,11 @@ pub(crate) struct Load {
 /// What came of it.
 #[derive(Debug)]
 pub(crate) struct Outcome {
+    /// Events of all requests, refused ones included.
     pub(crate) events: u64,
+    pub(crate) requests: u64,
+    /// Requests that were answered with 429.
+    pub(crate) refused: u64,
     pub(crate) seconds: f64,
     /// Milliseconds from a request's first byte to its answer's last, sorted.
     pub(crate) latencies_ms: Vec<f64>,
@@ -50,31 +56,36 @@ impl Outcome {
     }
 }
 
-/// Sends everything and returns when all of it was answered with 200.
+/// Sends everything and returns when all of it was answered, with 200 where nothing may be refused.
 pub(crate) async fn run(load: &Load) -> Result<Outcome> {
     let begun = Instant::now();
     let clients: Vec<_> =
         (0..load.connections).map(|stream| tokio::spawn(client(load.clone(), stream))).collect();
-    let mut latencies_ms = Vec::new();
+    let (mut latencies_ms, mut refused) = (Vec::new(), 0);
     for client in clients {
-        latencies_ms.extend(client.await.context("a client stopped")??);
+        let (latencies, of_it) = client.await.context("a client stopped")??;
+        latencies_ms.extend(latencies);
+        refused += of_it;
     }
     latencies_ms.sort_by(f64::total_cmp);
     let requests = load.connections * load.batches;
     Ok(Outcome {
         events: requests * u64::try_from(load.batch)?,
+        requests,
+        refused,
         seconds: begun.elapsed().as_secs_f64(),
         latencies_ms,
     })
 }
 
-async fn client(load: Load, stream: u64) -> Result<Vec<f64>> {
+/// The latencies of its requests, and how many were refused.
+async fn client(load: Load, stream: u64) -> Result<(Vec<f64>, u64)> {
     let tcp = TcpStream::connect(&load.address).await.context("could not connect")?;
     tcp.set_nodelay(true)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(tcp)).await?;
     let driver = tokio::spawn(connection);
     let mut generator = Generator::new(load.run, stream);
-    let mut latencies = Vec::new();
+    let (mut latencies, mut refused) = (Vec::new(), 0);
     let begun = Instant::now();
     for number in 0..load.batches {
         let body = Bytes::from(generator.batch(load.batch));
@@ -91,10 +102,18 @@ async fn client(load: Load, stream: u64) -> Result<Vec<f64>> {
         let status = response.status();
         let answer = response.into_body().collect().await?.to_bytes();
         latencies.push(started.elapsed().as_secs_f64() * 1000.0);
-        if status != StatusCode::OK {
+        if status == StatusCode::TOO_MANY_REQUESTS && load.may_be_refused {
+            refused += 1;
+        } else if status != StatusCode::OK || names_refused(&answer) {
             bail!("answered {status}: {}", String::from_utf8_lossy(&answer));
         }
     }
     driver.abort();
-    Ok(latencies)
+    Ok((latencies, refused))
+}
+
+/// Whether an answer of Chalkstream says that events were refused; the floor answers a number.
+fn names_refused(answer: &[u8]) -> bool {
+    let none = b"\"refused\":0";
+    answer.starts_with(b"{") && !answer.windows(none.len()).any(|part| part == none)
 }

@@ -2,11 +2,13 @@
 //!
 //! - ingest on Kafka beside the floor server (hyper, parse, produce), batches of 500;
 //! - one event a request at 1,000 requests/s: latency on Kafka, on the embedded log, of the floor;
+//! - one key's flood at 20 times its limit: another key's latency beside its quiet value;
 //! - standalone, from HTTP until visible to SQL, with the rows written and the bytes an event takes.
 //!
 //! Absolute figures depend on the machine, which is printed; the ratios are what to compare.
 
 mod events;
+mod flood;
 mod floor;
 mod load;
 mod server;
@@ -34,6 +36,9 @@ struct Options {
     /// Pairs of runs (floor, Chalkstream) whose median ratio is reported
     #[arg(long, default_value_t = 3)]
     pairs: u64,
+    /// Measure nothing but the flood; needs --kafka
+    #[arg(long, requires = "kafka")]
+    flood_only: bool,
 }
 
 const BATCH: usize = 500;
@@ -52,11 +57,17 @@ async fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
     machine(&options)?;
     if let Some(kafka) = &options.kafka {
-        ingest_on_kafka(&options, kafka, folder.path()).await?;
+        if !options.flood_only {
+            ingest_on_kafka(&options, kafka, folder.path()).await?;
+        }
+        flood::run(&options.binary, kafka, folder.path(), options.pairs).await?;
     } else {
         say("Kafka: left out (no --kafka)");
     }
-    standalone(&options, folder.path()).await
+    match options.flood_only {
+        true => Ok(()),
+        false => standalone(&options, folder.path()).await,
+    }
 }
 
 fn machine(options: &Options) -> Result<()> {
@@ -76,7 +87,12 @@ fn machine(options: &Options) -> Result<()> {
 async fn ingest_on_kafka(options: &Options, kafka: &str, folder: &Path) -> Result<()> {
     floor::create_topic(kafka).await?;
     let floor = floor::start(kafka).await?.to_string();
-    let environment = [("CHALKSTREAM__LOG__KIND", "kafka"), ("CHALKSTREAM__LOG__BROKERS", kafka)];
+    let environment = [
+        ("CHALKSTREAM__LOG__KIND", "kafka"),
+        ("CHALKSTREAM__LOG__BROKERS", kafka),
+        // 10,000 learners send for a million: each is counted, and nobody refused.
+        ("CHALKSTREAM__INGEST__LIMITS__LEARNER_EVENTS_PER_MINUTE", "1000000"),
+    ];
     let data_dir = folder.join("ingest");
     let server = Server::start(
         &options.binary,
@@ -100,6 +116,7 @@ async fn ingest_on_kafka(options: &Options, kafka: &str, folder: &Path) -> Resul
                 batch: BATCH,
                 batches: options.events / connections / 500,
                 pace: Duration::ZERO,
+                may_be_refused: false,
                 run,
             };
             let base = load::run(&load(&floor, run)).await?;
@@ -141,6 +158,7 @@ async fn single_events(address: &str, key: &str, run: u64) -> Result<Outcome> {
         batch: 1,
         batches: 500,
         pace: Duration::from_millis(20),
+        may_be_refused: false,
         run,
     };
     load::run(&load).await
@@ -163,6 +181,7 @@ async fn standalone(options: &Options, folder: &Path) -> Result<()> {
         batch: BATCH,
         batches: options.events / 8 / 500,
         pace: Duration::ZERO,
+        may_be_refused: false,
         run: 1_001,
     };
     let sent = load::run(&load).await?;

@@ -11,11 +11,12 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::broadcast;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Door};
 use crate::clock::Clock;
 use crate::credential::{AuthCollector, Gate};
 use crate::dedup::Reservations;
-use crate::keys::KeyStore;
+use crate::keys::{Credential, KeyStore};
+use crate::limits::{Limit, Limits, SchoolQuota};
 use crate::metrics::events::Books;
 use crate::metrics::{Gauges, IngestCollector, Metrics};
 use crate::options::{IngestOptions, OptionsError};
@@ -34,6 +35,8 @@ pub struct IngestParts {
     pub seen: Arc<dyn SeenIndex>,
     /// Who may send events.
     pub keys: KeyStore,
+    /// Counts the schools' events of a day; [`crate::NodeQuota`] where nodes share nothing.
+    pub quota: Arc<dyn SchoolQuota>,
     /// The time of receipt; [`crate::SystemClock`] outside tests.
     pub clock: Arc<dyn Clock>,
     /// What `/metrics` shows beside ingest's own.
@@ -51,6 +54,7 @@ pub(crate) struct App {
     pub(crate) options: Arc<IngestOptions>,
     pub(crate) gate: Gate,
     pub(crate) admission: Admission,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pipeline: Pipeline,
     pub(crate) lifecycle: Lifecycle,
@@ -62,13 +66,20 @@ impl Ingest {
     /// Puts the parts together. Nothing runs yet.
     pub fn new(options: IngestOptions, parts: IngestParts) -> Result<Self, OptionsError> {
         options.validate()?;
-        let IngestParts { log, seen, keys, clock, mut registry } = parts;
+        let IngestParts { log, seen, keys, quota, clock, mut registry } = parts;
         let options = Arc::new(options);
         let metrics = Arc::new(Metrics::default());
         let reservations = Arc::new(Reservations::new());
         let admission = Admission::new(options.max_in_flight.get());
         let tokens = Arc::new(Tokens::new(&options.jwt)?);
-        let gate = Gate { keys, clock: Arc::clone(&clock), tokens };
+        let limits = Arc::new(Limits::new(quota, Arc::clone(&metrics)));
+        let gate = Gate {
+            keys,
+            clock: Arc::clone(&clock),
+            tokens,
+            limits: Arc::clone(&limits),
+            options: Arc::clone(&options),
+        };
         let gauges = Scraped {
             admission: admission.clone(),
             limit_bytes: options.max_in_flight.get(),
@@ -86,10 +97,21 @@ impl Ingest {
             metrics: Arc::clone(&metrics),
             reservations,
             outcomes: Arc::new(Outcomes::default()),
+            limits: Arc::clone(&limits),
         };
         let lifecycle = Lifecycle::default();
         let openapi = crate::openapi::document();
-        let app = App { options, gate, admission, metrics, pipeline, lifecycle, registry, openapi };
+        let app = App {
+            options,
+            gate,
+            admission,
+            limits,
+            metrics,
+            pipeline,
+            lifecycle,
+            registry,
+            openapi,
+        };
         Ok(Self { app: Arc::new(app) })
     }
 
@@ -112,6 +134,16 @@ impl Ingest {
     /// The account of all events: balanced at every instant.
     pub fn books(&self) -> Books {
         self.app.metrics.events.read()
+    }
+}
+
+impl App {
+    /// The way in for the bytes of one credential, or of all whose credential is not known yet.
+    pub(crate) fn door(&self, credential: Option<&Credential>) -> Door {
+        let options = &self.options;
+        let (all, body) = (options.max_in_flight.get(), options.max_body.get());
+        let share_bytes = options.limits.credential_in_flight(all, body);
+        self.admission.door(self.limits.key(Limit::CredentialBytes, credential), share_bytes)
     }
 }
 

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 
-use crate::admission::{Admission, Permit};
+use crate::admission::{Door, Full, Permit};
+use crate::limits::Limit;
 use crate::options::IngestOptions;
 use crate::problem::{Problem, ProblemKind};
 
@@ -86,13 +87,11 @@ pub(crate) async fn read(
     body: &mut Body,
     encoding: Encoding,
     headers: &HeaderMap,
-    admission: &Admission,
+    door: &Door,
     options: &IngestOptions,
 ) -> Result<Read, Problem> {
     let limit = options.body_timeout;
-    match tokio::time::timeout(limit.get(), stream(body, encoding, headers, admission, options))
-        .await
-    {
+    match tokio::time::timeout(limit.get(), stream(body, encoding, headers, door, options)).await {
         Ok(read) => read,
         Err(_elapsed) => {
             let detail =
@@ -128,7 +127,7 @@ async fn stream(
     body: &mut Body,
     encoding: Encoding,
     headers: &HeaderMap,
-    admission: &Admission,
+    door: &Door,
     options: &IngestOptions,
 ) -> Result<Read, Problem> {
     let plain = encoding == Encoding::Identity;
@@ -151,7 +150,7 @@ async fn stream(
     if announced > raw_max {
         return Err(raw_too_large());
     }
-    let permit = admission.admit(announced).map_err(|_full| Stop::Busy.problem(options))?;
+    let permit = door.admit(announced).map_err(|full| Stop::Full(full).problem(options))?;
     let sink = Sink {
         bytes: Vec::with_capacity(announced),
         max_bytes: options.max_body.get(),
@@ -203,7 +202,7 @@ pub(crate) enum Stop {
     /// More than `max_body`.
     TooLarge,
     /// More than there is room for now.
-    Busy,
+    Full(Full),
 }
 
 impl Stop {
@@ -216,11 +215,18 @@ impl Stop {
                     options.max_body
                 ),
             ),
-            Self::Busy => Problem::new(
+            Self::Full(Full::Process) => Problem::new(
                 ProblemKind::Busy,
                 "too many bytes are on their way to the log; send the request again after Retry-After",
             )
-            .retry_after(options.retry_after.get()),
+            .retry_after(options.retry_after.get())
+            .over(Limit::ProcessBytes),
+            Self::Full(Full::Credential) => Problem::new(
+                ProblemKind::RateLimited,
+                "the key has too many bytes on their way to the log; send the request again after Retry-After, and fewer at once",
+            )
+            .retry_after(options.retry_after.get())
+            .over(Limit::CredentialBytes),
         }
     }
 }
@@ -239,8 +245,8 @@ impl Write for Sink {
         let length = self.bytes.len().saturating_add(data.len());
         let stop = if length > self.max_bytes {
             Stop::TooLarge
-        } else if self.permit.cover(length).is_err() {
-            Stop::Busy
+        } else if let Err(full) = self.permit.cover(length) {
+            Stop::Full(full)
         } else {
             self.bytes.extend_from_slice(data);
             return Ok(data.len());

@@ -4,7 +4,7 @@
 //! a problem that says what to send.
 //! Always true: no problem and no log line holds any part of a token, or of a key beyond its id; a key that stood in
 //! a URL is taken only if anybody may know it; a credential for several schools gets the one that the
-//! request names.
+//! request names; a request is counted against its credential's limits before its body is read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,8 @@ use http::{HeaderMap, HeaderName, header};
 use crate::body::printable;
 use crate::clock::Clock;
 use crate::keys::{AuthError, Credential, KeyStore};
+use crate::limits::Limits;
+use crate::options::IngestOptions;
 use crate::problem::{Problem, ProblemKind};
 use crate::token::{TokenError, Tokens};
 
@@ -34,6 +36,8 @@ pub(crate) struct Gate {
     pub(crate) keys: KeyStore,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tokens: Arc<Tokens>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) options: Arc<IngestOptions>,
 }
 
 impl Gate {
@@ -44,7 +48,7 @@ impl Gate {
             true => self.token(&presented).await?,
             false => self.key(&presented)?,
         };
-        admit(credential, headers)
+        self.let_in(credential, headers)
     }
 
     /// The credential of a key that stood in the query, as browsers' beacons have it.
@@ -55,7 +59,7 @@ impl Gate {
     ) -> Result<Arc<Credential>, Problem> {
         let credential = self.key(key)?;
         if credential.publishable {
-            return admit(credential, headers);
+            return self.let_in(credential, headers);
         }
         let detail = format!(
             "the key {} is secret, but was sent in the query, which proxies and browsers keep: revoke it (`chalkstream keys revoke {0}`), and use a publishable key there (`chalkstream keys create --school {} --publishable`)",
@@ -89,6 +93,17 @@ impl Gate {
             };
             Problem::new(kind, error.to_string())
         })
+    }
+
+    /// Counts the request: whoever has a credential is within its limits.
+    fn let_in(
+        &self,
+        credential: Arc<Credential>,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Credential>, Problem> {
+        let credential = admit(credential, headers)?;
+        self.limits.admit_request(&self.options.limits, &credential)?;
+        Ok(credential)
     }
 
     fn key(&self, key: &str) -> Result<Arc<Credential>, Problem> {

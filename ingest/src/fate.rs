@@ -7,9 +7,11 @@
 //! Not here: deciding ([`crate::pipeline`]), HTTP ([`crate::routes`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use chalkstream_schemas::{EventOutcome, RefuseReason, Rejection};
+use chalkstream_schemas::{EventOutcome, EventType, RefuseReason, Rejection};
 
+use crate::limits::Limit;
 use crate::metrics::events::EventCounts;
 use crate::outcomes::Account;
 
@@ -31,7 +33,7 @@ impl Undecided {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// Durable in the log, by this request.
-    Accepted,
+    Accepted(EventType),
     /// Durable in the log already.
     Duplicate,
     /// At fault; durable in the rejected log.
@@ -44,7 +46,7 @@ impl Fate {
     /// What it is counted as.
     pub(crate) fn outcome(&self) -> EventOutcome {
         match self {
-            Self::Accepted => EventOutcome::Accepted,
+            Self::Accepted(_) => EventOutcome::Accepted,
             Self::Duplicate => EventOutcome::Duplicate,
             Self::Rejected(rejection) => EventOutcome::Rejected(rejection.reason),
             Self::Refused(reason) => EventOutcome::Refused(*reason),
@@ -66,6 +68,8 @@ pub(crate) struct Tally {
     pub(crate) duplicate: usize,
     pub(crate) rejected: usize,
     pub(crate) refused: usize,
+    /// Of those refused, the ones that are over a limit.
+    pub(crate) limited: usize,
 }
 
 /// Every event's fate, in the order of the request.
@@ -73,6 +77,8 @@ pub(crate) struct Tally {
 pub(crate) struct Outcome {
     pub(crate) tally: Tally,
     pub(crate) settled: Vec<Settled>,
+    /// When what is over a limit may pass.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 /// The account of one request's events.
@@ -130,8 +136,11 @@ impl Ledger {
             .collect::<Vec<_>>();
         let mut tally = Tally::default();
         for event in &settled {
+            if let Fate::Refused(reason) = event.fate {
+                tally.limited += usize::from(Limit::of(reason).is_some());
+            }
             *match event.fate {
-                Fate::Accepted => &mut tally.accepted,
+                Fate::Accepted(_) => &mut tally.accepted,
                 Fate::Duplicate => &mut tally.duplicate,
                 Fate::Rejected(_) => &mut tally.rejected,
                 Fate::Refused(_) => &mut tally.refused,
@@ -142,7 +151,7 @@ impl Ledger {
         if undecided > 0 {
             tracing::error!(undecided, "events left without a fate");
         }
-        Outcome { tally, settled }
+        Outcome { tally, settled, retry_after: None }
     }
 }
 
@@ -182,7 +191,7 @@ mod tests {
         let rejection = Rejection::new(RejectReason::TooOld, None, "old");
         let fates = [
             Fate::Rejected(Box::new(rejection)),
-            Fate::Accepted,
+            Fate::Accepted(EventType::Login),
             Fate::Duplicate,
             Fate::Refused(RefuseReason::Unavailable),
         ];
@@ -191,7 +200,7 @@ mod tests {
             assert!(counts.read().balanced());
         }
         let outcome = ledger.close();
-        let each = Tally { accepted: 1, duplicate: 1, rejected: 1, refused: 1 };
+        let each = Tally { accepted: 1, duplicate: 1, rejected: 1, refused: 1, limited: 0 };
         assert_eq!(outcome.tally, each);
         assert_eq!(outcome.settled.len(), 4);
         let read = counts.read();
@@ -204,7 +213,7 @@ mod tests {
         let counts = Arc::new(EventCounts::default());
         let (outcomes, mut ledger, tokens) = open(&counts, 3);
         let first = tokens.into_iter().next().unwrap();
-        ledger.settle(first, None, Fate::Accepted);
+        ledger.settle(first, None, Fate::Accepted(EventType::Custom));
         drop(ledger);
         let read = counts.read();
         assert!(read.balanced());

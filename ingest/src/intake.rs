@@ -30,7 +30,7 @@ pub(crate) struct Wants {
     pub(crate) validate: bool,
 }
 
-/// Gives every event of the batch its fate. The permit covers the batch until then.
+/// Counts the batch against its credential's limits, and gives every event its fate. The permit covers the batch until then.
 pub(crate) async fn take(
     app: &Arc<App>,
     batch: Batch,
@@ -38,6 +38,7 @@ pub(crate) async fn take(
     wants: Wants,
     permit: Permit,
 ) -> Result<Outcome, Problem> {
+    app.limits.admit_events(&app.options.limits, &credential, batch.events.len())?;
     // The deadline counts from here: a slow client has its own.
     let deadline = Instant::now() + app.options.request_timeout.get();
     let work = decide(Arc::clone(app), batch, credential, wants, deadline, permit);

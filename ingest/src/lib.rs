@@ -18,7 +18,9 @@ mod dedup;
 mod fate;
 mod intake;
 pub mod keys;
+pub mod limits;
 mod metrics;
+mod notice;
 mod openapi;
 pub mod options;
 mod outcomes;
@@ -38,6 +40,7 @@ pub use keys::{
     Credential, Grant, KeyError, KeyInfo, KeyState, KeyStore, KeysHome, KeysOptions, Scope,
     WriteKey,
 };
+pub use limits::{LimitsOptions, NodeQuota, SchoolQuota};
 pub use metrics::events::Books;
 pub use options::{ByteSize, IngestOptions, OptionsError, Span};
 pub use problem::{Problem, ProblemKind};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chalkstream_schemas::{RefuseReason, RejectReason};
+use chalkstream_schemas::{EventType, RefuseReason, RejectReason};
 use http::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
@@ -18,6 +18,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 pub(crate) mod events;
 
 use events::EventCounts;
+
+use crate::limits::Limit;
+use crate::notice::Notice;
 
 /// Name and help text of a metric.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,14 @@ const EVENTS_REJECTED: Name =
     Name("chalkstream_ingest_events_rejected", "Events at fault, by reason.");
 const EVENTS_REFUSED: Name =
     Name("chalkstream_ingest_events_refused", "Events not taken for now, by reason.");
+const EVENTS_ACCEPTED: Name = Name(
+    "chalkstream_ingest_events_accepted",
+    "Events made durable, by type; all types of applications count as custom.",
+);
+const LIMIT_HITS: Name = Name(
+    "chalkstream_ingest_limit_hits",
+    "What was refused for a limit: requests in the scopes credential and process, events in the scopes learner and school.",
+);
 const VALIDATED: Name = Name(
     "chalkstream_ingest_validated_events",
     "Events that were only validated (?validate=true), by the fate that they would have met.",
@@ -44,6 +55,14 @@ const REQUEST_SECONDS: Name = Name(
 const APPEND_SECONDS: Name = Name(
     "chalkstream_ingest_append_duration_seconds",
     "Time until the log acknowledged a request's events.",
+);
+const LOOKUP_SECONDS: Name = Name(
+    "chalkstream_ingest_lookup_duration_seconds",
+    "Time until the index said which of a request's events were seen before.",
+);
+const COMMIT_SECONDS: Name = Name(
+    "chalkstream_ingest_commit_duration_seconds",
+    "Time until the index kept a request's new events.",
 );
 const BODY_BYTES: Name =
     Name("chalkstream_ingest_body_bytes", "Bytes of bodies that were read, after decompression.");
@@ -147,10 +166,14 @@ pub(crate) struct Metrics {
     pub(crate) validated: Arc<EventCounts>,
     pub(crate) request_seconds: Histogram,
     pub(crate) append_seconds: Histogram,
+    pub(crate) lookup_seconds: Histogram,
+    pub(crate) commit_seconds: Histogram,
     requests: [[AtomicU64; Ended::ALL.len()]; Route::ALL.len()],
     body_bytes: AtomicU64,
     connections: AtomicU64,
     log_errors: [AtomicU64; LogCall::ALL.len()],
+    log_notices: [Notice; LogCall::ALL.len()],
+    limit_hits: [AtomicU64; Limit::ALL.len()],
     panics: AtomicU64,
 }
 
@@ -166,9 +189,17 @@ impl Metrics {
         self.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn log_error(&self, call: LogCall) {
+    /// Counts a call that failed. How many did since the last line of the log, if a line is due.
+    pub(crate) fn log_error(&self, call: LogCall) -> Option<u64> {
         if let Some(count) = self.log_errors.get(call as usize) {
             count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.log_notices.get(call as usize)?.due(1)
+    }
+
+    pub(crate) fn limited(&self, limit: Limit, count: u64) {
+        if let Some(hits) = self.limit_hits.get(limit as usize) {
+            hits.fetch_add(count, Ordering::Relaxed);
         }
     }
 
@@ -226,7 +257,7 @@ impl Histogram {
         encoder: &mut DescriptorEncoder<'_>,
     ) -> Result<(), std::fmt::Error> {
         let counts = self.buckets.iter().map(|count| count.load(Ordering::Relaxed));
-        let bounds = BOUNDS.into_iter().chain([f64::MAX]);
+        let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
         let buckets = bounds.zip(counts).collect::<Vec<_>>();
         let count = buckets.iter().map(|(_, count)| count).sum();
         let sum = Duration::from_micros(self.sum_us.load(Ordering::Relaxed)).as_secs_f64();
@@ -264,6 +295,15 @@ impl<G: Gauges> Collector for IngestCollector<G> {
         family(out, EVENTS_REJECTED, "reason", names.zip(books.rejected_by_reason))?;
         let names = RefuseReason::ALL.iter().map(|reason| reason.as_str());
         family(out, EVENTS_REFUSED, "reason", names.zip(books.refused_by_reason))?;
+        let types = EventType::ALL.iter().chain([&EventType::Custom]).map(|kind| kind.as_str());
+        family(out, EVENTS_ACCEPTED, "type", types.zip(books.accepted_by_type))?;
+        let Name(name, help) = LIMIT_HITS;
+        let mut hits = out.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (limit, count) in Limit::ALL.iter().zip(&metrics.limit_hits) {
+            let labels = [("scope", limit.scope()), ("limit", limit.as_str())];
+            let count = ConstCounter::new(count.load(Ordering::Relaxed));
+            count.encode(hits.encode_family(&labels)?)?;
+        }
         let Name(name, help) = REQUESTS;
         let mut family_of_two = out.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (route, row) in Route::ALL.iter().zip(&metrics.requests) {
@@ -275,6 +315,8 @@ impl<G: Gauges> Collector for IngestCollector<G> {
         }
         metrics.request_seconds.encode(REQUEST_SECONDS, out)?;
         metrics.append_seconds.encode(APPEND_SECONDS, out)?;
+        metrics.lookup_seconds.encode(LOOKUP_SECONDS, out)?;
+        metrics.commit_seconds.encode(COMMIT_SECONDS, out)?;
         counter(out, BODY_BYTES, metrics.body_bytes.load(Ordering::Relaxed))?;
         gauge(out, IN_FLIGHT_BYTES, gauges.in_flight_bytes() as u64)?;
         gauge(out, IN_FLIGHT_LIMIT_BYTES, gauges.in_flight_limit_bytes() as u64)?;

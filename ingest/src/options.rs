@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::cors::CorsOptions;
 use crate::keys::KeysOptions;
 use crate::token::{JwtError, JwtOptions};
+use crate::limits::LimitsOptions;
 
 /// Options of ingest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,8 @@ pub struct IngestOptions {
     pub cors: CorsOptions,
     /// Whose tokens are taken.
     pub jwt: Vec<JwtOptions>,
+    /// How much may come in from one credential, learner or school.
+    pub limits: LimitsOptions,
 }
 
 impl Default for IngestOptions {
@@ -75,6 +78,7 @@ impl Default for IngestOptions {
             keys: KeysOptions::default(),
             cors: CorsOptions::default(),
             jwt: Vec::new(),
+            limits: LimitsOptions::default(),
         }
     }
 }
@@ -115,6 +119,12 @@ pub enum OptionsError {
     /// An issuer of tokens that cannot work as it is configured.
     #[error(transparent)]
     Jwt(#[from] JwtError),
+    /// Nobody can have more than all.
+    #[error("ingest.limits.credential_in_flight_percent ({percent}) is more than 100")]
+    AboveHundredPercent {
+        /// As configured.
+        percent: u8,
+    },
 }
 
 impl IngestOptions {
@@ -138,6 +148,10 @@ impl IngestOptions {
         }
         self.cors.check().map_err(|message| OptionsError::Origin { message })?;
         crate::token::check(&self.jwt)?;
+        let percent = self.limits.credential_in_flight_percent;
+        if percent > 100 {
+            return Err(OptionsError::AboveHundredPercent { percent });
+        }
         Ok(())
     }
 }
@@ -356,5 +370,8 @@ mod tests {
         check(IngestOptions { max_event: ByteSize::mib(11), ..default() }, "max_event");
         check(IngestOptions { max_in_flight: ByteSize::mib(9), ..default() }, "max_in_flight");
         check(IngestOptions { body_timeout: Span::secs(0), ..default() }, "body_timeout");
+        let limits =
+            LimitsOptions { credential_in_flight_percent: 101, ..LimitsOptions::default() };
+        check(IngestOptions { limits, ..default() }, "credential_in_flight_percent");
     }
 }

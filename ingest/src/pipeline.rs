@@ -20,7 +20,8 @@ use chalkstream_event_log::{
 };
 use chalkstream_schemas::record::encode_event;
 use chalkstream_schemas::{
-    EventIdentity, LogOffset, ParseContext, PartitionId, RejectedRecord, Rejection, parse_event,
+    EventIdentity, LogOffset, ParseContext, PartitionId, RefuseReason, RejectedRecord, Rejection,
+    parse_event,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -30,6 +31,7 @@ use crate::decode::Batch;
 use crate::dedup::{Contested, Reservations};
 use crate::fate::{Outcome, Undecided};
 use crate::keys::Credential;
+use crate::limits::Limits;
 use crate::metrics::{LogCall, Metrics};
 use crate::options::IngestOptions;
 use crate::outcomes::Outcomes;
@@ -39,7 +41,7 @@ mod request;
 mod validate;
 
 pub(crate) use request::client_id;
-use request::{Candidate, Follower, Request, not_permitted};
+use request::{Candidate, First, Follower, Request, not_permitted};
 
 /// After so many events a request lets others have the thread.
 const EVENTS_PER_TURN: usize = 512;
@@ -54,6 +56,7 @@ pub(crate) struct Pipeline {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reservations: Arc<Reservations>,
     pub(crate) outcomes: Arc<Outcomes>,
+    pub(crate) limits: Arc<Limits>,
 }
 
 impl Pipeline {
@@ -86,7 +89,7 @@ impl Pipeline {
             request.settle_follower(follower);
         }
         self.keep_rejections(&mut request).await;
-        request.ledger.close()
+        Outcome { retry_after: request.held.retry_after, ..request.ledger.close() }
     }
 
     /// Reads every event. Events that share an identity follow the first of them.
@@ -142,7 +145,8 @@ impl Pipeline {
                 }
             }
         }
-        request.stored.resize(ordinals.len(), None);
+        let unknown = First::NotStored(RefuseReason::Unavailable);
+        request.first.resize(ordinals.len(), unknown);
         (candidates, followers)
     }
 
@@ -163,12 +167,14 @@ impl Pipeline {
             }
         }
         let new = self.not_seen(request, ours, reserved.identities()).await;
+        let new = self.within_limits(request, new).await;
         let rejections = std::mem::take(&mut request.rejections);
         let (appended, kept) =
             tokio::join!(self.append_events(&new), self.append_rejections(request, &rejections));
         self.commit(&new, &appended).await;
         drop(reserved);
         request.settle_rejections(rejections, kept);
+        self.give_back(request, &new, &appended).await;
         for (candidate, result) in new.into_iter().zip(appended) {
             request.settle_appended(candidate, result);
         }
@@ -185,18 +191,17 @@ impl Pipeline {
         if ours.is_empty() {
             return ours;
         }
-        let found = match self.seen.lookup(identities).await {
+        let started = Instant::now();
+        let found = self.seen.lookup(identities).await;
+        self.metrics.lookup_seconds.observe(started.elapsed());
+        let found = match found {
             Ok(found) if found.len() == ours.len() => found,
             Ok(found) => {
                 let (asked, answered) = (ours.len(), found.len());
-                tracing::error!(asked, answered, "the index answered for other ids than asked");
-                return self.refuse_unseen(request, ours);
+                let what = format!("it answered for {answered} ids instead of {asked}");
+                return self.refuse_unseen(request, ours, &what);
             }
-            Err(error) => {
-                let error = chain(&error);
-                tracing::error!(error, "the index of seen events could not be read");
-                return self.refuse_unseen(request, ours);
-            }
+            Err(error) => return self.refuse_unseen(request, ours, &chain(&error)),
         };
         let mut new = Vec::with_capacity(ours.len());
         for (candidate, found) in ours.into_iter().zip(found) {
@@ -208,12 +213,58 @@ impl Pipeline {
         new
     }
 
-    fn refuse_unseen(&self, request: &mut Request<'_>, ours: Vec<Candidate>) -> Vec<Candidate> {
-        self.metrics.log_error(LogCall::Lookup);
+    fn refuse_unseen(
+        &self,
+        request: &mut Request<'_>,
+        ours: Vec<Candidate>,
+        error: &str,
+    ) -> Vec<Candidate> {
+        if let Some(times) = self.metrics.log_error(LogCall::Lookup) {
+            tracing::error!(times, error, "the index of seen events could not be read");
+        }
         for candidate in ours {
-            request.refuse(candidate);
+            request.refuse(candidate, RefuseReason::Unavailable);
         }
         Vec::new()
+    }
+
+    /// Settles what is over a limit; returns the rest. Only what is new comes here, so a client that
+    /// sends everything again gets further each time.
+    async fn within_limits(
+        &self,
+        request: &mut Request<'_>,
+        new: Vec<Candidate>,
+    ) -> Vec<Candidate> {
+        let limits = &self.options.limits;
+        let Request { credential, received_at, held, .. } = request;
+        let users = new.iter().map(|candidate| &candidate.event.user_id);
+        let verdicts = self.limits.take(limits, credential, *received_at, users, held).await;
+        if verdicts.is_empty() {
+            return new;
+        }
+        let mut within = Vec::with_capacity(new.len());
+        for (candidate, verdict) in new.into_iter().zip(verdicts) {
+            match verdict {
+                None => within.push(candidate),
+                Some(reason) => request.refuse(candidate, reason),
+            }
+        }
+        within
+    }
+
+    /// What the log did not take counts against no limit.
+    async fn give_back(
+        &self,
+        request: &Request<'_>,
+        new: &[Candidate],
+        appended: &[Result<LogOffset, AppendError>],
+    ) {
+        let failed = new.iter().zip(appended).filter(|(_, result)| result.is_err());
+        let users = failed.map(|(candidate, _)| &candidate.event.user_id).collect::<Vec<_>>();
+        if !users.is_empty() {
+            let (limits, at) = (&self.options.limits, request.received_at);
+            self.limits.give_back(limits, request.credential, at, users.into_iter()).await;
+        }
     }
 
     async fn append_events(&self, new: &[Candidate]) -> Vec<Result<LogOffset, AppendError>> {
@@ -289,11 +340,12 @@ impl Pipeline {
             };
             results.resize_with(asked, missing);
         }
-        let failed = results.iter().filter(|result| result.is_err()).count();
-        if let Some(Err(error)) = results.iter().find(|result| result.is_err()) {
-            self.metrics.log_error(call);
+        if let Some(Err(error)) = results.iter().find(|result| result.is_err())
+            && let Some(times) = self.metrics.log_error(call)
+        {
+            let failed = results.iter().filter(|result| result.is_err()).count();
             let error = chain(error);
-            tracing::warn!(%topic, failed, asked, error, "the log did not take all records");
+            tracing::warn!(%topic, times, failed, asked, error, "the log did not take all records");
         }
         results
     }
@@ -310,10 +362,14 @@ impl Pipeline {
         if acknowledged.is_empty() {
             return;
         }
-        if let Err(error) = self.seen.commit(&acknowledged).await {
-            self.metrics.log_error(LogCall::Commit);
+        let started = Instant::now();
+        let kept = self.seen.commit(&acknowledged).await;
+        self.metrics.commit_seconds.observe(started.elapsed());
+        if let Err(error) = kept
+            && let Some(times) = self.metrics.log_error(LogCall::Commit)
+        {
             let error = chain(&error);
-            tracing::error!(error, "the index of seen events did not keep new ones");
+            tracing::error!(times, error, "the index of seen events did not keep new ones");
         }
     }
 
@@ -354,7 +410,7 @@ async fn wait_for_others(
     for (candidate, holder) in contested {
         match tokio::time::timeout_at(deadline, holder.released()).await {
             Ok(()) => free.push(candidate),
-            Err(_elapsed) => request.refuse(candidate),
+            Err(_elapsed) => request.refuse(candidate, RefuseReason::Unavailable),
         }
     }
     free

@@ -12,6 +12,8 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::limits::Limit;
+
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $variant:ident = $slug:literal $status:ident $title:literal,)*) => {
         /// Every problem that a request can meet.
@@ -83,6 +85,8 @@ kinds! {
     UnsupportedType = "unsupported-type" UNSUPPORTED_MEDIA_TYPE "The content type is not supported",
     /// A content encoding that is not supported.
     UnsupportedEncoding = "unsupported-encoding" UNSUPPORTED_MEDIA_TYPE "The content encoding is not supported",
+    /// The credential is over a limit.
+    RateLimited = "rate-limited" TOO_MANY_REQUESTS "Too much in too short a time",
     /// A bug: what happened to the events is not known.
     Internal = "internal" INTERNAL_SERVER_ERROR "The server failed",
     /// Too many bytes in flight.
@@ -113,6 +117,10 @@ pub(crate) struct ProblemBody<'a> {
     /// Column of a body that is not JSON, in bytes from 1; 0 where a line ends too early.
     #[serde(skip_serializing_if = "Option::is_none")]
     column: Option<usize>,
+    /// Whose limit was reached: `credential` or `process`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "credential")]
+    scope: Option<&'static str>,
 }
 
 /// One problem of one request.
@@ -122,12 +130,13 @@ pub struct Problem {
     pub(crate) detail: String,
     pub(crate) position: Option<(usize, usize)>,
     retry_after: Option<Duration>,
+    limit: Option<Limit>,
 }
 
 impl Problem {
     /// A problem with what is wrong here, and what to do.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), position: None, retry_after: None }
+        Self { kind, detail: detail.into(), position: None, retry_after: None, limit: None }
     }
 
     /// Which problem it is.
@@ -144,11 +153,22 @@ impl Problem {
         self.retry_after = Some(after);
         self
     }
+
+    /// The limit that was reached.
+    pub(crate) fn over(mut self, limit: Limit) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    pub(crate) fn limit(&self) -> Option<Limit> {
+        self.limit
+    }
 }
 
-/// `Retry-After` in whole seconds, at least one.
+/// `Retry-After` in whole seconds, at least one; who comes back then is not too early.
 pub(crate) fn retry_after_value(after: Duration) -> HeaderValue {
-    HeaderValue::from(after.as_secs().max(1))
+    let begun = u64::from(after.subsec_nanos() > 0);
+    HeaderValue::from(after.as_secs().saturating_add(begun).max(1))
 }
 
 impl IntoResponse for Problem {
@@ -161,6 +181,7 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             line: self.position.map(|(line, _)| line),
             column: self.position.map(|(_, column)| column),
+            scope: self.limit.map(Limit::scope),
         };
         // Strings and numbers alone: serialising them cannot fail.
         let bytes = serde_json::to_vec(&body).unwrap_or_default();
@@ -187,6 +208,7 @@ impl IntoResponse for Problem {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scope));
             }
             ProblemKind::BodyTimeout
+            | ProblemKind::RateLimited
             | ProblemKind::Internal
             | ProblemKind::Busy
             | ProblemKind::Unacknowledged

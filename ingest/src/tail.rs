@@ -142,7 +142,7 @@ impl Watched {
         let outcome = settled.fate.outcome();
         let (field, message) = match &settled.fate {
             Fate::Rejected(rejection) => (rejection.field.clone(), Some(rejection.message.clone())),
-            Fate::Accepted | Fate::Duplicate | Fate::Refused(_) => (None, None),
+            Fate::Accepted(_) | Fate::Duplicate | Fate::Refused(_) => (None, None),
         };
         TailedEvent {
             received_at,

@@ -8,7 +8,9 @@ use chalkstream_batch_jobs::archiver::{Archiver, ArchiverHandle, ArchiverOptions
 use chalkstream_event_log::EventLog;
 use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::embedded::EmbeddedLog;
-use chalkstream_ingest::{Grant, Ingest, IngestParts, RunningIngest, Scope, SystemClock};
+use chalkstream_ingest::{
+    Grant, Ingest, IngestParts, NodeQuota, RunningIngest, Scope, SystemClock,
+};
 use chalkstream_schemas::SchoolId;
 use chalkstream_sql::{Database, EmbeddedServer, migrations};
 use chalkstream_stream_processors::first_seen::FirstSeen;
@@ -114,7 +116,8 @@ impl Pipeline {
             let seen = opened.seen(self.folder.layout()).await?;
             let log = Arc::clone(&opened.log);
             let clock = Arc::new(SystemClock);
-            let parts = IngestParts { log, seen, keys, clock, registry };
+            let quota = Arc::new(NodeQuota::default());
+            let parts = IngestParts { log, seen, keys, quota, clock, registry };
             let ingest = Ingest::new(config.ingest.clone(), parts)?;
             self.ingest = Some(ingest.start(listener)?);
         }

@@ -66,7 +66,7 @@ pub(crate) fn batch(
                 return Err(Problem::new(ProblemKind::BodyTooLarge, detail));
             }
             let held = body.len().saturating_add(json.len());
-            permit.cover(held).map_err(|_full| Stop::Busy.problem(options))?;
+            permit.cover(held).map_err(|full| Stop::Full(full).problem(options))?;
         }
     }
     Ok(Batch { body: Bytes::from(json), events, sent_at })

@@ -102,7 +102,7 @@ impl Messages<'_> {
                 places.push(place);
             }
             let held = body_bytes.saturating_add(json.len());
-            permit.cover(held).map_err(|_full| Stop::Busy.problem(options))?;
+            permit.cover(held).map_err(|full| Stop::Full(full).problem(options))?;
         }
         let skipped = self.messages.len() - events.len();
         // A time that cannot be read corrects nothing.

@@ -80,7 +80,7 @@ fn no_number_of_invented_names_is_too_many() {
             let name = format!("custom.{request}-{index}");
             account.is_rejected(index, &rejection(&name, ""), b"");
         }
-        account.close(0, &vec![settled(Fate::Accepted); 100]);
+        account.close(0, &vec![settled(Fate::Accepted(EventType::Login)); 100]);
     }
     let counts = taken(&outcomes);
     assert!(counts.len() <= WAITING_MAX + 1, "{}", counts.len());

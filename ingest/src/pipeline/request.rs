@@ -15,6 +15,7 @@ use chalkstream_schemas::{
 use crate::decode::Batch;
 use crate::fate::{Fate, Ledger, Undecided};
 use crate::keys::Credential;
+use crate::limits::HeldBack;
 use crate::metrics::events::EventCounts;
 use crate::outcomes::Outcomes;
 
@@ -23,7 +24,7 @@ pub(super) struct Candidate {
     pub(super) token: Undecided,
     pub(super) event: Box<LearningEvent>,
     pub(super) identity: EventIdentity,
-    /// Its place in [`Request::stored`].
+    /// Its place in [`Request::first`].
     pub(super) ordinal: usize,
 }
 
@@ -35,6 +36,15 @@ pub(super) struct Follower {
     pub(super) ordinal: usize,
 }
 
+/// What became of the first event with an identity, as far as the later ones are concerned.
+#[derive(Clone, Copy)]
+pub(super) enum First {
+    /// The log holds this under the identity.
+    Stored(ContentHash),
+    /// The log does not hold it, as far as is known, and why not.
+    NotStored(RefuseReason),
+}
+
 /// One request while it is being decided.
 pub(super) struct Request<'a> {
     pub(super) batch: &'a Batch,
@@ -43,8 +53,10 @@ pub(super) struct Request<'a> {
     pub(super) ledger: Ledger,
     /// Whether the answer names accepted events too.
     pub(super) name_all: bool,
-    /// For each identity of the request: what the log holds under it, once that is known.
-    pub(super) stored: Vec<Option<ContentHash>>,
+    /// For each identity of the request: what became of its first event.
+    pub(super) first: Vec<First>,
+    /// What is over a limit so far.
+    pub(super) held: HeldBack,
     /// Rejections that the rejected log has not acknowledged yet.
     pub(super) rejections: Vec<(Undecided, Rejection)>,
     /// For events that are replayed: when each was first received.
@@ -68,7 +80,8 @@ impl<'a> Request<'a> {
             received_at,
             ledger,
             name_all: false,
-            stored: Vec::new(),
+            first: Vec::new(),
+            held: HeldBack::default(),
             rejections: Vec::new(),
             first_received: None,
         };
@@ -109,14 +122,15 @@ impl<'a> Request<'a> {
                 | AppendError::NoSuchPartition { .. }
                 | AppendError::Stopped { .. }
                 | AppendError::Unacknowledged { .. },
-            ) => self.refuse(candidate),
+            ) => self.refuse(candidate, RefuseReason::Unavailable),
         }
     }
 
     pub(super) fn settle_accepted(&mut self, candidate: Candidate) {
         self.remember(candidate.ordinal, candidate.event.content_hash);
         let id = self.name_all.then(|| client_id(&candidate.event));
-        self.ledger.settle(candidate.token, id, Fate::Accepted);
+        let event_type = candidate.event.event_type();
+        self.ledger.settle(candidate.token, id, Fate::Accepted(event_type));
     }
 
     pub(super) fn settle_seen(&mut self, candidate: Candidate, stored: ContentHash) {
@@ -131,15 +145,19 @@ impl<'a> Request<'a> {
 
     pub(super) fn settle_follower(&mut self, follower: Follower) {
         let Follower { token, id, content, ordinal } = follower;
-        match self.stored.get(ordinal).copied().flatten() {
-            Some(stored) if stored == content => {
+        match self.first.get(ordinal) {
+            Some(First::Stored(stored)) if *stored == content => {
                 self.ledger.settle(token, Some(id), Fate::Duplicate);
             }
-            Some(_other) => {
+            Some(First::Stored(_other)) => {
                 let rejection = Rejection::new(RejectReason::IdConflict, Some("id"), conflict());
                 self.rejections.push((token, rejection.with_id(id)));
             }
+            Some(First::NotStored(reason)) => {
+                self.ledger.settle(token, Some(id), Fate::Refused(*reason));
+            }
             None => {
+                debug_assert!(false, "no event {ordinal} comes first");
                 self.ledger.settle(token, Some(id), Fate::Refused(RefuseReason::Unavailable));
             }
         }
@@ -178,14 +196,17 @@ impl<'a> Request<'a> {
         self.rejections.push((token, rejection(&event, reason, field, message)));
     }
 
-    pub(super) fn refuse(&mut self, candidate: Candidate) {
+    pub(super) fn refuse(&mut self, candidate: Candidate, reason: RefuseReason) {
         let id = Some(client_id(&candidate.event));
-        self.ledger.settle(candidate.token, id, Fate::Refused(RefuseReason::Unavailable));
+        if let Some(first) = self.first.get_mut(candidate.ordinal) {
+            *first = First::NotStored(reason);
+        }
+        self.ledger.settle(candidate.token, id, Fate::Refused(reason));
     }
 
     fn remember(&mut self, ordinal: usize, content: ContentHash) {
-        if let Some(stored) = self.stored.get_mut(ordinal) {
-            *stored = Some(content);
+        if let Some(first) = self.first.get_mut(ordinal) {
+            *first = First::Stored(content);
         }
     }
 }

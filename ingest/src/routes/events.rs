@@ -2,8 +2,8 @@
 //!
 //! Always true: 200 only after everything accepted is durable. The statuses, in this order:
 //! nothing in the batch, or nothing refused and something good: 200; every event rejected: 422;
-//! every event refused: 503 with `Retry-After`; some refused: 200 with `Retry-After`, because each
-//! event has its fate and only those refused need sending again.
+//! every event refused for a limit: 429, for other reasons too: 503; some refused: 200, because each
+//! event has its fate and only those refused need sending again. All three carry `Retry-After`.
 
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use crate::body::{self, Encoding, Read};
 use crate::decode::{self, Format};
 use crate::fate::{Fate, Outcome, Settled, Tally};
 use crate::intake;
+use crate::limits::{self, Limit};
 use crate::options::IngestOptions;
 use crate::problem::{Problem, ProblemBody, ProblemKind, retry_after_value};
 use crate::query::Query;
@@ -61,6 +62,10 @@ pub(crate) struct EventResult<'a> {
     /// What is wrong and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<&'a str>,
+    /// Whose limit it was refused for: `learner` or `school`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "learner")]
+    scope: Option<&'static str>,
 }
 
 /// Send events
@@ -96,6 +101,7 @@ pub(crate) struct EventResult<'a> {
         (status = 408, description = "The body came too slowly; send it again", body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 413, description = "Too many bytes or events", body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 415, description = "Unknown content type or encoding", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 429, description = "Over a limit; send it again after `Retry-After`. The body is an answer with every event refused, or a problem", body = Answer<'_>),
         (status = 500, description = "The server failed; send it again", body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 503, description = "Nothing can be taken now; send it again after `Retry-After`. The body is an answer with every event refused, or a problem", body = Answer<'_>),
     ),
@@ -135,20 +141,24 @@ async fn take_in(
     };
     let format = Format::of(headers, query.key.is_some())?;
     let encoding = Encoding::of(headers)?;
+    let door = app.door(Some(&credential));
+    let reached = |problem: &Problem| app.limits.reached(problem, Some(&credential));
     let Read { bytes, mut permit } =
-        body::read(body, encoding, headers, &app.admission, &app.options).await?;
+        body::read(body, encoding, headers, &door, &app.options).await.inspect_err(reached)?;
     app.metrics.body(bytes.len());
-    let batch = decode::split(bytes, format, &app.options, &mut permit)?;
+    let batch = decode::split(bytes, format, &app.options, &mut permit).inspect_err(reached)?;
     let outcome = intake::take(app, batch, credential, query.wants, permit).await?;
     Ok(answer(&outcome, query.wants.name_all, &app.options))
 }
 
 /// The status of an answer and whether to try again, from the fates alone.
 fn status(tally: Tally) -> (StatusCode, bool) {
-    let Tally { accepted, duplicate, rejected, refused } = tally;
+    let Tally { accepted, duplicate, rejected, refused, limited } = tally;
     let events = accepted + duplicate + rejected + refused;
     if events > 0 && rejected == events {
         (StatusCode::UNPROCESSABLE_ENTITY, false)
+    } else if events > 0 && limited == events {
+        (StatusCode::TOO_MANY_REQUESTS, true)
     } else if events > 0 && refused == events {
         (StatusCode::SERVICE_UNAVAILABLE, true)
     } else {
@@ -158,13 +168,14 @@ fn status(tally: Tally) -> (StatusCode, bool) {
 
 fn answer(outcome: &Outcome, name_all: bool, options: &IngestOptions) -> Response {
     let tally = outcome.tally;
-    let Tally { accepted, duplicate, rejected, refused } = tally;
+    let Tally { accepted, duplicate, rejected, refused, limited: _ } = tally;
+    let messages = limits::messages(tally, options);
     let results = outcome
         .settled
         .iter()
         .enumerate()
-        .filter(|(_, event)| name_all || event.fate != Fate::Accepted)
-        .map(|(index, event)| EventResult::of(index, event))
+        .filter(|(_, event)| name_all || !matches!(event.fate, Fate::Accepted(_)))
+        .map(|(index, event)| EventResult::of(index, event, &messages))
         .collect();
     let body = Answer { accepted, duplicate, rejected, refused, results };
     // Strings and numbers alone: serialising them cannot fail.
@@ -175,17 +186,27 @@ fn answer(outcome: &Outcome, name_all: bool, options: &IngestOptions) -> Respons
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if again {
-        headers.insert(header::RETRY_AFTER, retry_after_value(options.retry_after.get()));
+        let after = outcome.retry_after.unwrap_or(options.retry_after.get());
+        headers.insert(header::RETRY_AFTER, retry_after_value(after));
     }
     response
 }
 
 impl<'a> EventResult<'a> {
-    pub(crate) fn of(index: usize, event: &'a Settled) -> Self {
+    /// `messages` are about the reasons to refuse, in their order.
+    pub(crate) fn of(index: usize, event: &'a Settled, messages: &'a [String]) -> Self {
         let id = event.id.as_deref();
-        let plain = |status| Self { index, id, status, reason: None, field: None, message: None };
+        let plain = |status| Self {
+            index,
+            id,
+            status,
+            reason: None,
+            field: None,
+            message: None,
+            scope: None,
+        };
         match &event.fate {
-            Fate::Accepted => plain("accepted"),
+            Fate::Accepted(_) => plain("accepted"),
             Fate::Duplicate => plain("duplicate"),
             Fate::Rejected(rejection) => Self {
                 reason: Some(rejection.reason.as_str()),
@@ -195,7 +216,8 @@ impl<'a> EventResult<'a> {
             },
             Fate::Refused(reason) => Self {
                 reason: Some(reason.as_str()),
-                message: Some("the event log cannot take it now; send it again after Retry-After"),
+                message: messages.get(*reason as usize).map(String::as_str),
+                scope: Limit::of(*reason).map(Limit::scope),
                 ..plain("refused")
             },
         }
@@ -208,9 +230,14 @@ mod tests {
 
     #[track_caller]
     fn check(fates: [usize; 4], expected: u16, retry: bool) {
+        check_limited(fates, 0, expected, retry);
+    }
+
+    #[track_caller]
+    fn check_limited(fates: [usize; 4], limited: usize, expected: u16, retry: bool) {
         let [accepted, duplicate, rejected, refused] = fates;
-        let (found, again) = status(Tally { accepted, duplicate, rejected, refused });
-        assert_eq!((found.as_u16(), again), (expected, retry), "{fates:?}");
+        let (found, again) = status(Tally { accepted, duplicate, rejected, refused, limited });
+        assert_eq!((found.as_u16(), again), (expected, retry), "{fates:?}, {limited}");
     }
 
     #[test]
@@ -225,5 +252,8 @@ mod tests {
         check([1, 0, 0, 2], 200, true);
         check([0, 1, 0, 2], 200, true);
         check([0, 0, 1, 2], 200, true);
+        check_limited([0, 0, 0, 3], 3, 429, true);
+        check_limited([0, 0, 0, 3], 2, 503, true);
+        check_limited([0, 0, 1, 2], 2, 200, true);
     }
 }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
-use chalkstream_schemas::RefuseReason;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -24,6 +23,7 @@ use crate::decode::segment::{self, Call};
 use crate::fate::{Fate, Outcome, Tally};
 use crate::intake;
 use crate::keys::Credential;
+use crate::limits;
 use crate::options::{ByteSize, IngestOptions};
 use crate::problem::{Problem, ProblemKind, retry_after_value};
 use crate::query::Query;
@@ -150,8 +150,10 @@ async fn take_in(
     } else {
         (None, Arc::new(for_unknown_sender(&app.options)))
     };
+    let door = app.door(credential.as_deref());
+    let reached = |problem: &Problem| app.limits.reached(problem, credential.as_deref());
     let Read { bytes, mut permit } =
-        body::read(body, encoding, headers, &app.admission, &options).await?;
+        body::read(body, encoding, headers, &door, &options).await.inspect_err(reached)?;
     app.metrics.body(bytes.len());
     let messages = segment::read(&bytes, call, &options)?;
     let credential = match credential {
@@ -195,13 +197,13 @@ enum Next {
     Again(StatusCode),
 }
 
-fn next(tally: Tally, only_limits: bool) -> Next {
-    let Tally { accepted, duplicate, rejected, refused } = tally;
+fn next(tally: Tally) -> Next {
+    let Tally { accepted, duplicate, rejected, refused, limited } = tally;
     match (refused, rejected) {
         (0, 0) => Next::Done,
         (0, _) if accepted + duplicate == 0 => Next::Drop,
         (0, _) => Next::Done,
-        _ if only_limits => Next::Again(StatusCode::TOO_MANY_REQUESTS),
+        _ if limited == refused => Next::Again(StatusCode::TOO_MANY_REQUESTS),
         _ => Next::Again(StatusCode::SERVICE_UNAVAILABLE),
     }
 }
@@ -213,21 +215,15 @@ fn answer(
     options: &IngestOptions,
 ) -> Response {
     let tally = outcome.tally;
-    let only_limits = outcome.settled.iter().all(|event| match event.fate {
-        Fate::Refused(RefuseReason::Unavailable) => false,
-        Fate::Refused(RefuseReason::RateLimited | RefuseReason::QuotaExceeded)
-        | Fate::Accepted
-        | Fate::Duplicate
-        | Fate::Rejected(_) => true,
-    });
+    let messages = limits::messages(tally, options);
     let results = outcome
         .settled
         .iter()
         .zip(places)
-        .filter(|(event, _)| !matches!(event.fate, Fate::Accepted | Fate::Duplicate))
-        .map(|(event, place)| EventResult::of(*place, event))
+        .filter(|(event, _)| !matches!(event.fate, Fate::Accepted(_) | Fate::Duplicate))
+        .map(|(event, place)| EventResult::of(*place, event, &messages))
         .collect::<Vec<_>>();
-    let next = next(tally, only_limits);
+    let next = next(tally);
     let (status, code) = match next {
         Next::Done => (StatusCode::OK, None),
         Next::Drop => (StatusCode::BAD_REQUEST, Some("rejected")),
@@ -244,7 +240,8 @@ fn answer(
     };
     let mut response = json(status, &answer);
     if matches!(next, Next::Again(_)) {
-        let after = retry_after_value(options.retry_after.get());
+        let after = outcome.retry_after.unwrap_or(options.retry_after.get());
+        let after = retry_after_value(after);
         response.headers_mut().insert(header::RETRY_AFTER, after);
     }
     response
@@ -283,8 +280,8 @@ mod tests {
     #[track_caller]
     fn check(fates: [usize; 4], expected: Next) {
         let [accepted, duplicate, rejected, refused] = fates;
-        let tally = Tally { accepted, duplicate, rejected, refused };
-        assert_eq!(next(tally, false), expected, "{fates:?}");
+        let tally = Tally { accepted, duplicate, rejected, refused, limited: 0 };
+        assert_eq!(next(tally), expected, "{fates:?}");
     }
 
     #[test]
@@ -296,7 +293,7 @@ mod tests {
         check([0, 0, 1, 0], Next::Drop);
         check([9, 0, 0, 1], Next::Again(StatusCode::SERVICE_UNAVAILABLE));
         check([0, 0, 1, 1], Next::Again(StatusCode::SERVICE_UNAVAILABLE));
-        let tally = Tally { refused: 1, ..Tally::default() };
-        assert_eq!(next(tally, true), Next::Again(StatusCode::TOO_MANY_REQUESTS));
+        let tally = Tally { refused: 1, limited: 1, ..Tally::default() };
+        assert_eq!(next(tally), Next::Again(StatusCode::TOO_MANY_REQUESTS));
     }
 }

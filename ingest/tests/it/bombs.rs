@@ -82,9 +82,11 @@ async fn throw_bombs() {
         });
         for task in tasks.collect::<Vec<_>>() {
             let reply = task.await.unwrap();
-            // 503 where the bytes in flight were at their limit before this body was.
+            // Where the bytes in flight were at a limit before this body was: 503 if at that of all,
+            // 429 if at the key's own.
             match reply.status {
                 413 => too_large += 1,
+                429 => _ = reply.check_problem(429, "rate-limited", "bytes"),
                 503 => _ = reply.check_problem(503, "busy", ""),
                 _ => panic!("{reply:?}"),
             }

@@ -113,7 +113,13 @@ async fn the_books_balance_in_every_scrape_under_load() {
             for round in 0..20 {
                 let bodies = (0..8)
                     .map(|n| {
-                        let mut batch = (0..50).map(|_| server.fresh()).collect::<Vec<_>>();
+                        // Of many learners, because one would come up against its limit.
+                        let learners = (0..50).map(|learner| {
+                            let mut event = server.fresh();
+                            event["user_id"] = json!(format!("learner-{learner}"));
+                            event
+                        });
+                        let mut batch = learners.collect::<Vec<_>>();
                         batch.push(server.event(&format!("shared-{}", round * 8 + n / 2)));
                         batch.push(json!({ "broken": n }));
                         json!(batch)

@@ -12,8 +12,8 @@ use chalkstream_event_log::{
     Subscription, Topic,
 };
 use chalkstream_ingest::{
-    Books, Clock, Drained, Ingest, IngestOptions, IngestParts, KeyStore, RunningIngest, Scope,
-    SystemClock,
+    Books, Clock, Drained, Ingest, IngestOptions, IngestParts, KeyStore, NodeQuota, RunningIngest,
+    Scope, SystemClock,
 };
 use chalkstream_schemas::{
     ContentHash, EventIdentity, LearningEvent, LogOffset, LogRecord, OutcomeSeries, PartitionId,
@@ -219,6 +219,7 @@ pub(crate) async fn server_with(options: IngestOptions) -> Server {
         log: Arc::clone(&log) as Arc<dyn EventLog>,
         seen: Arc::clone(&log) as Arc<dyn SeenIndex>,
         keys: keys.clone(),
+        quota: Arc::new(NodeQuota::default()),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         registry: Default::default(),
     };
@@ -279,7 +280,7 @@ impl Reply {
         assert_eq!(self.body["type"], format!("urn:chalkstream:problem:{slug}"), "{self:?}");
         assert_eq!(self.body["status"], status);
         assert!(self.body["detail"].as_str().unwrap().contains(detail), "{self:?}");
-        assert_eq!(self.retry_after.is_some(), [408, 500, 503].contains(&status), "{self:?}");
+        assert_eq!(self.retry_after.is_some(), [408, 429, 500, 503].contains(&status), "{self:?}");
         self
     }
 }
@@ -304,6 +305,17 @@ impl Server {
 
     pub(crate) async fn send(&self, body: &Value) -> Reply {
         self.send_to("", body).await
+    }
+
+    /// Another key.
+    pub(crate) fn another_key(&self, school_name: &str, scope: Scope) -> String {
+        let made = self.keys.create(&school(school_name), &[scope], self.clock.now());
+        made.unwrap().0.reveal().to_owned()
+    }
+
+    pub(crate) async fn send_as(&self, key: &str, body: &Value) -> Reply {
+        let request = self.client.post(self.url("/v1/events")).bearer_auth(key).json(body);
+        Reply::of(request.send().await.unwrap()).await
     }
 
     pub(crate) async fn send_bytes(&self, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {

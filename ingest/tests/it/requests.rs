@@ -62,8 +62,13 @@ async fn bodies_come_in_four_shapes() {
 async fn compressed_bodies_are_read_in_all_their_forms() {
     let server = server().await;
     let batch = |events: usize| {
-        let events = (0..events).map(|_| server.fresh()).collect::<Vec<_>>();
-        serde_json::to_vec(&events).unwrap()
+        // Of many learners, because one would come up against its limit.
+        let learners = (0..events).map(|learner| {
+            let mut event = server.fresh();
+            event["user_id"] = json!(format!("learner-{learner}"));
+            event
+        });
+        serde_json::to_vec(&learners.collect::<Vec<_>>()).unwrap()
     };
     for (name, compress) in ENCODINGS {
         let encoding = ("content-encoding", name);

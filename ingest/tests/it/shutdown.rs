@@ -78,6 +78,7 @@ async fn a_port_that_is_taken_is_a_sentence() {
         log: Arc::clone(&server.log) as _,
         seen: Arc::clone(&server.log) as _,
         keys: server.keys.clone(),
+        quota: Arc::new(chalkstream_ingest::NodeQuota::default()),
         clock: Arc::clone(&server.clock) as _,
         registry: Default::default(),
     };

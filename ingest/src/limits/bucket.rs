@@ -1,0 +1,264 @@
+//! How often something may happen: the generic cell rate algorithm, for millions of keys at once.
+//!
+//! A bucket is one number, the time at which it is as if it had never been used. Taking an event
+//! moves that time ahead by the rate's interval; an event fits while the time is less than the burst
+//! ahead of now.
+//! Always true: the table has a fixed size ([`BYTES`]), of which only what was touched is resident;
+//! a key that is idle until its time needs no place and loses nothing by giving it up; where more
+//! keys are busy than there are places, the one that is soonest clear is forgotten, never one that
+//! floods; a lock is held for one look-up, and there are 64 of them.
+//! Not the crate `governor`: its table grows until a task sweeps it, and it can neither take a part
+//! of what is wanted, nor give back, nor let a large request run into debt.
+
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+const SHARDS: usize = 64;
+const SETS: usize = 4_096;
+/// A key's place is one of so many: two cache lines.
+const WAYS: usize = 8;
+/// What the whole table takes, for two million keys that are busy at once.
+const BYTES: usize = 32 << 20;
+const _: () = assert!(SHARDS * SETS * WAYS * size_of::<Place>() == BYTES);
+
+/// So many in a period, and how much that was not used may be saved up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    interval_ns: u64,
+    burst_ns: u64,
+}
+
+impl Rate {
+    /// `count` in `period`; none if that is no limit. A burst holds at least one.
+    pub(crate) fn new(count: u32, period: Duration, burst: Duration) -> Option<Self> {
+        let interval_ns = nanoseconds(period).checked_div(u64::from(count))?.max(1);
+        Some(Self { interval_ns, burst_ns: nanoseconds(burst).max(interval_ns) })
+    }
+
+    /// How many of `wanted` fit.
+    pub(crate) fn room(self, bucket: Bucket, wanted: u64) -> u64 {
+        (self.burst_ns.saturating_sub(bucket.used_ns()) / self.interval_ns).min(wanted)
+    }
+
+    /// Takes `count`, whether they fit or not: more than fit is debt.
+    pub(crate) fn take(self, bucket: &mut Bucket, count: u64) {
+        let taken = count.saturating_mul(self.interval_ns);
+        bucket.clear_at = bucket.clear_at.max(bucket.now).saturating_add(taken);
+    }
+
+    /// Gives back what was taken and not used.
+    pub(crate) fn give_back(self, bucket: &mut Bucket, count: u64) {
+        let taken = count.saturating_mul(self.interval_ns);
+        bucket.clear_at = bucket.clear_at.saturating_sub(taken);
+    }
+
+    /// How long until `wanted` fit, or as many of them as ever can.
+    pub(crate) fn wait(self, bucket: Bucket, wanted: u64) -> Duration {
+        let wanted = wanted.min(self.burst_ns / self.interval_ns);
+        let needed = wanted.saturating_mul(self.interval_ns);
+        let used = bucket.used_ns().saturating_add(needed);
+        Duration::from_nanos(used.saturating_sub(self.burst_ns))
+    }
+}
+
+/// Lasts for 584 years.
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// One key's state, looked at now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bucket {
+    now: u64,
+    clear_at: u64,
+}
+
+impl Bucket {
+    fn used_ns(self) -> u64 {
+        self.clear_at.saturating_sub(self.now)
+    }
+}
+
+/// Who is limited, as a hash: two of a million busy keys share a bucket once in 37 million tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key(u64);
+
+impl Key {
+    #[cfg(test)]
+    pub(crate) const fn of(hash: u64) -> Self {
+        Self(hash)
+    }
+
+    /// Which of so many shards the key belongs to.
+    pub(crate) fn spread(self, shards: usize) -> usize {
+        let [.., last] = self.0.to_le_bytes();
+        usize::from(last) % shards.max(1)
+    }
+}
+
+/// A key and when it is clear. All zero is a place that nobody has.
+type Place = [u64; 2];
+type Shard = Mutex<Box<[[Place; WAYS]]>>;
+
+/// Every bucket of this process.
+pub(crate) struct Buckets {
+    shards: [Shard; SHARDS],
+    hasher: RandomState,
+}
+
+impl std::fmt::Debug for Buckets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Buckets").finish_non_exhaustive()
+    }
+}
+
+impl Buckets {
+    pub(crate) fn new() -> Self {
+        // Zeros come from the system untouched.
+        let shard = || Mutex::new(vec![[[0, 0]; WAYS]; SETS].into_boxed_slice());
+        Self { shards: std::array::from_fn(|_| shard()), hasher: RandomState::new() }
+    }
+
+    /// The key for `who`. The hash is keyed at random, so nobody can choose whom to share it with.
+    pub(crate) fn key(&self, who: impl Hash) -> Key {
+        Key(self.hasher.hash_one(who))
+    }
+
+    /// Looks at a key's bucket, and keeps what `change` made of it.
+    pub(crate) fn with<R>(&self, key: Key, now: u64, change: impl FnOnce(&mut Bucket) -> R) -> R {
+        let Key(hash) = key;
+        let [low, high, ..] = hash.to_le_bytes();
+        let set = usize::from(u16::from_le_bytes([low, high])) % SETS;
+        let [last, ..] = &self.shards;
+        let mut sets = self.shards.get(key.spread(SHARDS)).unwrap_or(last).lock();
+        let mut nowhere = [[0, 0]; WAYS];
+        let places = sets.get_mut(set).unwrap_or(&mut nowhere);
+        let own = places.iter().position(|[owner, _]| *owner == hash);
+        let mut bucket = Bucket { now, clear_at: 0 };
+        if let Some([_, clear_at]) = own.and_then(|own| places.get(own)) {
+            bucket.clear_at = *clear_at;
+        }
+        let result = change(&mut bucket);
+        let place = match own {
+            Some(own) => places.get_mut(own),
+            // The soonest clear: one that nobody has, or nobody needs, if there is any.
+            None if bucket.clear_at > now => {
+                places.iter_mut().min_by_key(|[_owner, clear_at]| *clear_at)
+            }
+            None => None,
+        };
+        if let Some(place) = place {
+            *place = [hash, bucket.clear_at];
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn a_thousand_a_minute() -> Rate {
+        Rate::new(1_000, Duration::from_secs(60), Duration::from_secs(60)).unwrap()
+    }
+
+    /// Takes what fits of `wanted`.
+    fn take(buckets: &Buckets, key: Key, now: u64, wanted: u64) -> u64 {
+        let rate = a_thousand_a_minute();
+        buckets.with(key, now, |bucket| {
+            let room = rate.room(*bucket, wanted);
+            rate.take(bucket, room);
+            room
+        })
+    }
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate_does() {
+        let buckets = Buckets::new();
+        let (ada, bob) = (buckets.key("ada"), buckets.key("bob"));
+        assert_eq!(take(&buckets, ada, 0, 5_000), 1_000);
+        assert_eq!(take(&buckets, ada, 0, 1), 0);
+        assert_eq!(take(&buckets, bob, 0, 1), 1);
+        let wait = |wanted| {
+            buckets.with(ada, 0, |bucket| a_thousand_a_minute().wait(*bucket, wanted)).as_millis()
+        };
+        assert_eq!([1, 100, 1_000, 4_000].map(wait), [60, 6_000, 60_000, 60_000]);
+        assert_eq!(take(&buckets, ada, SECOND, 5_000), 16);
+        // A minute later all is as it was at first, and an hour saves up no more than a minute.
+        assert_eq!(take(&buckets, ada, 62 * SECOND, 5_000), 1_000);
+        assert_eq!(take(&buckets, ada, 3_700 * SECOND, 5_000), 1_000);
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let buckets = Buckets::new();
+        let key = buckets.key("ada");
+        assert_eq!(take(&buckets, key, SECOND, 1_000), 1_000);
+        buckets.with(key, SECOND, |bucket| a_thousand_a_minute().give_back(bucket, 400));
+        assert_eq!(take(&buckets, key, SECOND, 1_000), 400);
+        buckets.with(key, SECOND, |bucket| a_thousand_a_minute().give_back(bucket, 9_000));
+        assert_eq!(take(&buckets, key, SECOND, 5_000), 1_000);
+    }
+
+    #[test]
+    fn debt_is_paid_before_anything_passes() {
+        let rate = Rate::new(100, Duration::from_secs(1), Duration::from_secs(10)).unwrap();
+        let mut bucket = Bucket { now: 0, clear_at: 0 };
+        rate.take(&mut bucket, 5_000);
+        assert_eq!(rate.room(bucket, 1), 0);
+        assert_eq!(rate.wait(bucket, 1), Duration::from_millis(40_010));
+        bucket.now = 40_010_000_000;
+        assert_eq!(rate.room(bucket, 7), 1);
+    }
+
+    #[test]
+    fn every_rate_lets_something_pass() {
+        let second = Duration::from_secs(1);
+        let fast = Rate::new(u32::MAX, second, Duration::ZERO).unwrap();
+        let slow = Rate::new(1, Duration::from_secs(86_400), second).unwrap();
+        for rate in [fast, slow] {
+            let mut bucket = Bucket { now: 5, clear_at: 0 };
+            assert_eq!(rate.room(bucket, 10), 1);
+            rate.take(&mut bucket, 1);
+            assert_eq!(rate.room(bucket, 1), 0);
+            bucket.now += 86_400 * SECOND;
+            assert_eq!(rate.room(bucket, 1), 1);
+        }
+        assert_eq!(Rate::new(0, second, second), None);
+    }
+
+    #[test]
+    fn a_million_learners_are_held_in_32_mib() {
+        let buckets = Buckets::new();
+        // How many of the learners are known to have used up their burst, after each did.
+        let held = |learners: std::ops::Range<u64>, now| {
+            for learner in learners.clone() {
+                assert_eq!(take(&buckets, buckets.key(learner), now, 1_001), 1_000);
+            }
+            learners.filter(|learner| take(&buckets, buckets.key(*learner), now, 1) == 0).count()
+        };
+        // A few sets have more busy keys than places.
+        let first = held(0..1_000_000, 0);
+        assert!(first > 970_000, "{first}");
+        // A minute later they are idle, and make room for as many others.
+        let second = held(1_000_000..2_000_000, 60 * SECOND);
+        assert!(second > 970_000, "{second}");
+    }
+
+    #[test]
+    fn who_floods_is_not_forgotten_for_a_crowd() {
+        let buckets = Buckets::new();
+        let flood = buckets.key("flood");
+        assert_eq!(take(&buckets, flood, 0, 1_001), 1_000);
+        // All of them compete for its places.
+        let in_the_same_set = |n: u64| Key(flood.0 & 0xFF00_0000_0000_FFFF | n << 16);
+        for n in 0..1_000 {
+            assert_eq!(take(&buckets, in_the_same_set(n), 0, 1), 1);
+        }
+        assert_eq!(take(&buckets, flood, 0, 1), 0);
+    }
+}
