@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    archive, dataset, doctor, ingest, keys, migrate, model, process, report, schools, send, sql,
-    standalone,
+    archive, dataset, doctor, ingest, keys, migrate, model, process, rejected, report, schools,
+    send, sql, standalone, tail,
 };
 
 /// A learning-analytics pipeline: events in; mastery, engagement, reports and datasets out.
@@ -71,6 +71,11 @@ pub(crate) enum Command {
     Model(model::Command),
     /// Send a file of events
     Send(send::Args),
+    /// Show the events that this node takes in, and their fates, live
+    Tail(tail::Args),
+    /// List rejected events, and send them again after a fix
+    #[command(subcommand)]
+    Rejected(rejected::Command),
     /// Ask the views, as the user `reader`
     Sql(sql::Args),
     /// Run and list reports
@@ -92,6 +97,8 @@ impl Command {
             | Self::Schools(_)
             | Self::Model(_)
             | Self::Send(_)
+            | Self::Tail(_)
+            | Self::Rejected(_)
             | Self::Sql(_)
             | Self::Report(_)
             | Self::Dataset(_) => false,

@@ -9,11 +9,13 @@ pub(crate) mod lake;
 pub(crate) mod migrate;
 pub(crate) mod model;
 pub(crate) mod process;
+pub(crate) mod rejected;
 pub(crate) mod report;
 pub(crate) mod schools;
 pub(crate) mod send;
 pub(crate) mod sql;
 pub(crate) mod standalone;
+pub(crate) mod tail;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,6 +48,8 @@ impl Command {
             | Self::Schools(_)
             | Self::Model(_)
             | Self::Send(_)
+            | Self::Tail(_)
+            | Self::Rejected(_)
             | Self::Sql(_)
             | Self::Report(_)
             | Self::Dataset(_) => (None, None),
@@ -65,6 +69,8 @@ impl Command {
             Self::Schools(command) => Box::pin(schools::run(command, cx)).await,
             Self::Model(command) => Box::pin(model::run(command, cx)).await,
             Self::Send(args) => Box::pin(send::run(args, cx)).await,
+            Self::Tail(args) => Box::pin(tail::run(args, cx)).await,
+            Self::Rejected(command) => Box::pin(rejected::run(command, cx)).await,
             Self::Sql(args) => Box::pin(sql::run(args, cx)).await,
             Self::Report(command) => Box::pin(report::run(command, cx)).await,
             Self::Dataset(command) => Box::pin(dataset::run(command, cx)).await,

@@ -5,7 +5,9 @@
 //! one step, with its mode, once the process can answer.
 
 mod client;
+mod replay;
 mod server;
+mod tail;
 
 use std::fs::File;
 use std::io;
@@ -14,8 +16,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use client::{Access, access};
+pub(crate) use client::{Access, Client, access, running};
+pub(crate) use replay::{RejectedRow, ReplayAnswer, ReplayRequest};
 pub(crate) use server::{Control, RejectedWritten, serve};
+pub(crate) use tail::TailLine;
 
 /// How the pipeline is doing, for `doctor`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

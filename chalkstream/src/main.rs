@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod failure;
 mod folder;
+mod lines;
 mod output;
 mod parts;
 mod registrar;
@@ -18,6 +19,7 @@ mod roles;
 mod schools;
 mod send;
 mod tasks;
+mod views;
 
 use std::process::ExitCode;
 

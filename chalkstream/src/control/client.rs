@@ -22,6 +22,7 @@ const READY_PATIENCE: Duration = Duration::from_secs(30);
 /// After this long, the person who waits is told for what.
 const SILENCE: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(50);
+const BROKEN_OFF: &str = "the running process broke off; look at its log";
 /// No answer of this socket is larger.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
 
@@ -65,6 +66,21 @@ pub(crate) async fn access(config: &Config) -> Result<Access> {
             }
         }
     }
+}
+
+/// The process that holds the folder. Unlike [`access`], it makes no folder where there is none.
+pub(crate) async fn running(config: &Config) -> Result<Client> {
+    let folder = &config.data_dir;
+    if Layout::new(folder).lock().is_file()
+        && let Access::Running(client) = access(config).await?
+    {
+        return Ok(client);
+    }
+    Err(Advice::new(
+        format!("no process runs on the data folder {}", folder.display()),
+        "start `chalkstream standalone`, or name the folder of the one that runs with --data-dir",
+    )
+    .into())
 }
 
 /// Asks the running process.
@@ -134,6 +150,19 @@ impl Client {
     }
 
     async fn ask<A: DeserializeOwned>(&self, method: &str, path: &str, body: Body) -> Result<A> {
+        let body = self.open(method, path, body).await?;
+        let body = to_bytes(body, ANSWER_MAX_BYTES).await.context(BROKEN_OFF)?;
+        serde_json::from_slice(&body)
+            .context("the running process gave an answer that this version does not know")
+    }
+
+    /// An answer that comes line by line, until the process ends it.
+    pub(crate) async fn stream(&self, path: &str) -> Result<Body> {
+        self.open("GET", path, Body::empty()).await
+    }
+
+    /// Asks, and gives the answer's body if it is no failure.
+    async fn open(&self, method: &str, path: &str, body: Body) -> Result<Body> {
         let mut sender = self.connect().await?;
         let request = Request::builder()
             .method(method)
@@ -142,16 +171,13 @@ impl Client {
             .header(hyper::header::CONTENT_TYPE, "application/json")
             .body(body)
             .context("could not make the request")?;
-        let asked = || "the running process broke off; look at its log".to_owned();
-        let response = sender.send_request(request).await.with_context(asked)?;
+        let response = sender.send_request(request).await.context(BROKEN_OFF)?;
         let status = response.status();
-        let body = to_bytes(Body::new(response.into_body()), ANSWER_MAX_BYTES)
-            .await
-            .with_context(asked)?;
+        let body = Body::new(response.into_body());
         if status.is_success() {
-            return serde_json::from_slice(&body)
-                .context("the running process gave an answer that this version does not know");
+            return Ok(body);
         }
+        let body = to_bytes(body, ANSWER_MAX_BYTES).await.context(BROKEN_OFF)?;
         match serde_json::from_slice::<Report>(&body) {
             Ok(report) => Err(rebuilt(report)),
             Err(_) => Err(anyhow!(

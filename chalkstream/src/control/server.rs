@@ -15,6 +15,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use chalkstream_batch_jobs::archiver::ArchiverHandle;
 use chalkstream_event_log::{EventLog, Topic};
+use chalkstream_ingest::Ingest;
 use chalkstream_schemas::{LogOffset, PartitionId, SchoolId};
 use chalkstream_stream_processors::Progress;
 use chalkstream_stream_processors::metrics::Metrics;
@@ -23,7 +24,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{ArchiveRequest, LogStatus, Status};
+use super::{ArchiveRequest, LogStatus, Status, replay, tail};
 use crate::failure::{Advice, Report};
 use crate::registrar::{self, NewKey, NewSchool, Registrar, Rotation};
 
@@ -43,9 +44,23 @@ pub(crate) struct Control {
     pub(crate) metrics: Option<Metrics>,
     pub(crate) rejected: Option<RejectedWritten>,
     pub(crate) archiver: Option<Arc<ArchiverHandle>>,
+    pub(crate) ingest: Option<Ingest>,
+    /// When the socket is closed; streams end with it.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Control {
+    /// The ingest of this process, if its role has one.
+    pub(super) fn ingest(&self) -> Result<&Ingest> {
+        self.ingest.as_ref().ok_or_else(|| {
+            Advice::new(
+                format!("the running role `{}` takes no events in", self.role),
+                "ask on the machine of `chalkstream ingest`, with its --data-dir",
+            )
+            .into()
+        })
+    }
+
     async fn status(&self) -> Result<Status> {
         let identity = self.log.identity();
         let log = LogStatus {
@@ -115,9 +130,9 @@ impl Control {
 pub(crate) fn serve(
     path: &Path,
     control: Control,
-    stop: CancellationToken,
 ) -> Result<impl Future<Output = Result<()>> + Send + use<>> {
     let listener = listen(path)?;
+    let stop = control.stop.clone();
     let router = Router::new()
         .route("/status", get(status))
         .route("/keys", get(list_keys).post(create_key))
@@ -126,6 +141,8 @@ pub(crate) fn serve(
         .route("/schools", get(list_schools).post(set_school))
         .route("/models/bkt", post(load_bkt))
         .route("/archive", post(archive))
+        .route("/tail", get(tail::tail))
+        .route("/replay", post(replay::replay))
         .layer(DefaultBodyLimit::max(MODEL_MAX_BYTES))
         .with_state(Arc::new(control));
     Ok(async move {
@@ -158,7 +175,7 @@ fn listen(path: &Path) -> Result<UnixListener> {
 }
 
 /// A failure as the client rebuilds it.
-struct Failed(anyhow::Error);
+pub(super) struct Failed(pub(super) anyhow::Error);
 
 impl From<anyhow::Error> for Failed {
     fn from(error: anyhow::Error) -> Self {
@@ -172,7 +189,7 @@ impl IntoResponse for Failed {
     }
 }
 
-type Answer<T> = Result<Json<T>, Failed>;
+pub(super) type Answer<T> = Result<Json<T>, Failed>;
 
 async fn status(State(control): State<Arc<Control>>) -> Answer<Status> {
     Ok(Json(control.status().await?))

@@ -48,6 +48,7 @@ pub(super) struct Pipeline {
     rejected_written: Option<RejectedWritten>,
     archiver: Option<Arc<ArchiverHandle>>,
     ingest: Option<RunningIngest>,
+    taking: Option<Ingest>,
     control: CancellationToken,
 }
 
@@ -64,6 +65,7 @@ impl Pipeline {
             rejected_written: None,
             archiver: None,
             ingest: None,
+            taking: None,
             control: CancellationToken::new(),
         }
     }
@@ -120,6 +122,7 @@ impl Pipeline {
             let parts = IngestParts { log, seen, keys, quota, clock, registry };
             let ingest = Ingest::new(config.ingest.clone(), parts)?;
             self.ingest = Some(ingest.start(listener)?);
+            self.taking = Some(ingest);
         }
         self.start_control(tasks, registrar, &opened)?;
         let runtime = self.runtime(config);
@@ -212,9 +215,11 @@ impl Pipeline {
             metrics: self.processor.as_ref().map(|processor| processor.metrics().clone()),
             rejected: self.rejected_written.clone(),
             archiver: self.archiver.clone(),
+            ingest: self.taking.clone(),
+            stop: self.control.clone(),
         };
         let path = self.folder.layout().socket();
-        let serving = control::serve(&path, control, self.control.clone())?;
+        let serving = control::serve(&path, control)?;
         tasks.spawn("control.sock", OnEnd::StopProcess, serving);
         Ok(())
     }
@@ -256,9 +261,10 @@ impl Pipeline {
             rejected_written: _,
             archiver,
             ingest,
+            taking,
             control,
         } = self;
-        drop(embedded);
+        drop((embedded, taking));
         let mut first: Result<()> = Ok(());
         let mut note = |what: &'static str, ended: Result<()>| {
             if let Err(error) = ended {

@@ -9,5 +9,6 @@ mod kill9;
 mod lifecycle;
 mod pipeline;
 mod real_data;
+mod rejected;
 mod secrets;
 mod support;
