@@ -15,9 +15,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use chalkstream_ingest::{IngestOptions, Span};
-pub(crate) use keys::redacted;
-pub(crate) use load::{ConfigError, Overrides, load};
+pub(crate) use chalkstream_ingest::{IngestOptions, Span, TlsOptions};
+pub(crate) use keys::{changed as changed_keys, redacted};
+#[cfg(test)]
+use load::load;
+pub(crate) use load::{ConfigError, Overrides, Source};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +34,7 @@ pub(crate) struct Config {
     pub(crate) archive: Archive,
     pub(crate) lake: Lake,
     pub(crate) shutdown: Shutdown,
+    pub(crate) logging: Logging,
 }
 
 /// Which event log, and how it is laid out.
@@ -109,6 +112,23 @@ pub(crate) struct Shutdown {
     pub(crate) deadline: Span,
 }
 
+/// Log lines of roles, on standard error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Logging {
+    /// A level, or a list such as `info,chalkstream_ingest=debug`.
+    pub(crate) level: String,
+    pub(crate) format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
 /// A value that is never shown.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -145,6 +165,7 @@ impl Default for Config {
             archive: Archive::default(),
             lake: Lake::default(),
             shutdown: Shutdown::default(),
+            logging: Logging::default(),
         }
     }
 }
@@ -195,9 +216,20 @@ impl Default for Shutdown {
     }
 }
 
+impl Default for Logging {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
 /// The defaults with every optional value set: the source of the list of known keys.
 fn every_key_set() -> Config {
+    let path = || Some(PathBuf::from("file"));
     Config {
+        ingest: IngestOptions {
+            tls: TlsOptions { cert: path(), key: path(), client_ca: path() },
+            ..IngestOptions::default()
+        },
         log: Log { replication: Some(3), ..Log::default() },
         clickhouse: ClickHouse {
             url: url::Url::parse("http://127.0.0.1:8123").ok(),

@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod failure;
 mod folder;
+mod logging;
 mod output;
 mod parts;
 mod registrar;
@@ -23,12 +24,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::cli::{Cli, Global, LogFormat};
+use crate::cli::Cli;
 use crate::commands::Context;
+use crate::config::Source;
+use crate::logging::{Logs, Wanted};
 use crate::output::{Output, StdoutClosed, note};
 
 fn main() -> ExitCode {
@@ -45,15 +45,13 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { global, command } = cli;
-    log_to_stderr(&global, command.is_role());
+    let source = Source { file: global.config.clone(), flags: command.overrides(&global) };
+    let config = source.load()?;
+    let role = command.is_role();
+    let wanted = Wanted { verbose: global.verbose, role, logging: &config.logging };
+    let logs = Logs::start(wanted);
     log_panics();
-    let overrides = command.overrides(global.data_dir.clone());
-    let environment = std::env::vars_os().filter_map(|(name, value)| {
-        // What is not UTF-8 cannot be one of ours.
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    });
-    let config = config::load(global.config.as_deref(), environment, overrides)?;
-    let cx = Context { config, output: Output::new(global.json) };
+    let cx = Context { config, source, logs, output: Output::new(global.json) };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -78,33 +76,4 @@ fn log_panics() {
         let backtrace = std::backtrace::Backtrace::capture();
         tracing::debug!(%backtrace, "where that was");
     }));
-}
-
-/// Log lines of this project's crates from `level` on.
-fn ours(level: &str) -> String {
-    let crates = ["", "_batch_jobs", "_event_log", "_ingest", "_sql", "_stream_processors"];
-    crates.map(|name| format!("chalkstream{name}={level}")).join(",")
-}
-
-fn log_to_stderr(global: &Global, role: bool) {
-    let level = match (global.verbose, role) {
-        (0, false) => "warn".to_owned(),
-        (0, true) => format!("warn,{}", ours("info")),
-        (1, _) => format!("info,{}", ours("debug")),
-        (_, _) => "trace".to_owned(),
-    };
-    let filter =
-        EnvFilter::try_from_env("CHALKSTREAM_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let installed = match global.log_format {
-        LogFormat::Text => {
-            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(layer.with_ansi(colours).with_target(false)).try_init()
-        }
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
-    };
-    if let Err(error) = installed {
-        note(&format!("log lines cannot be shown: {error}"));
-    }
 }

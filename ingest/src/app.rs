@@ -10,12 +10,14 @@ use chalkstream_event_log::{EventLog, SeenIndex};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::broadcast;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::credential::Gate;
 use crate::dedup::Reservations;
 use crate::keys::KeyStore;
+use crate::live::{Built, Live};
 use crate::metrics::events::Books;
 use crate::metrics::{Gauges, IngestCollector, Metrics};
 use crate::options::{IngestOptions, OptionsError};
@@ -47,7 +49,7 @@ pub struct Ingest {
 
 #[derive(Debug)]
 pub(crate) struct App {
-    pub(crate) options: Arc<IngestOptions>,
+    pub(crate) options: Live,
     pub(crate) gate: Gate,
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
@@ -55,14 +57,15 @@ pub(crate) struct App {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) registry: Registry,
     pub(crate) openapi: bytes::Bytes,
+    pub(crate) tls: Arc<Built<Option<Arc<ServerConfig>>>>,
 }
 
 impl Ingest {
     /// Puts the parts together. Nothing runs yet.
     pub fn new(options: IngestOptions, parts: IngestParts) -> Result<Self, OptionsError> {
-        options.validate()?;
+        let live = Live::new(options)?;
         let IngestParts { log, seen, keys, clock, mut registry } = parts;
-        let options = Arc::new(options);
+        let options = live.get();
         let metrics = Arc::new(Metrics::default());
         let reservations = Arc::new(Reservations::new());
         let admission = Admission::new(options.max_in_flight.get());
@@ -79,15 +82,32 @@ impl Ingest {
             log,
             seen,
             clock,
-            options: Arc::clone(&options),
+            options: live.clone(),
             metrics: Arc::clone(&metrics),
             reservations,
             outcomes: Arc::new(Outcomes::default()),
         };
         let lifecycle = Lifecycle::default();
         let openapi = crate::openapi::document();
-        let app = App { options, gate, admission, metrics, pipeline, lifecycle, registry, openapi };
+        let tls = tls(&live)?;
+        let app = App {
+            options: live,
+            gate,
+            admission,
+            metrics,
+            pipeline,
+            lifecycle,
+            registry,
+            openapi,
+            tls,
+        };
         Ok(Self { app: Arc::new(app) })
+    }
+
+    /// Changes to new options at once, or not at all. Returns the keys that need a restart: they
+    /// keep the values of the start.
+    pub fn reload(&self, options: IngestOptions) -> Result<Vec<&'static str>, OptionsError> {
+        self.app.options.reload(options)
     }
 
     /// Every route, with problem details for unknown paths and methods.
@@ -110,6 +130,18 @@ impl Ingest {
     pub fn books(&self) -> Books {
         self.app.metrics.events.read()
     }
+}
+
+/// The certificates in use, read again at every reload.
+fn tls(live: &Live) -> Result<Arc<Built<Option<Arc<ServerConfig>>>>, OptionsError> {
+    let on = live.get().tls.is_on();
+    live.build(move |options| {
+        if options.tls.is_on() == on {
+            return crate::tls::server_config(&options.tls);
+        }
+        let what = "TLS is turned on and off by a restart alone".to_owned();
+        Err(OptionsError::Section { section: "ingest.tls", what })
+    })
 }
 
 /// Whether ingest takes requests, and how many are under way. Clones share it.

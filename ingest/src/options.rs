@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::tls::TlsOptions;
+
 /// Options of ingest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +45,8 @@ pub struct IngestOptions {
     pub retry_after: Span,
     /// How long a shutdown waits for requests in flight.
     pub drain_timeout: Span,
+    /// TLS of the port.
+    pub tls: TlsOptions,
 }
 
 impl Default for IngestOptions {
@@ -62,11 +66,43 @@ impl Default for IngestOptions {
             request_timeout: Span::secs(30),
             retry_after: Span::secs(1),
             drain_timeout: Span::secs(20),
+            tls: TlsOptions::default(),
         }
     }
 }
 
-/// A coupling of options that cannot work.
+macro_rules! fixed {
+    ($($key:ident,)*) => {
+        impl IngestOptions {
+            /// Keys that are read once, at the start: a reload does not change them.
+            pub const FIXED: &[&str] = &[$(stringify!($key),)*];
+
+            /// With the fixed keys of the options that are in use.
+            pub fn with_fixed_of(mut self, old: &Self) -> Self {
+                self.keep_fixed(old);
+                self
+            }
+
+            /// Takes the fixed keys from `old`, and names those that would have changed.
+            pub(crate) fn keep_fixed(&mut self, old: &Self) -> Vec<&'static str> {
+                let mut kept = Vec::new();
+                $(if self.$key != old.$key {
+                    self.$key.clone_from(&old.$key);
+                    kept.push(stringify!($key));
+                })*
+                kept
+            }
+        }
+    };
+}
+
+fixed! {
+    listen,
+    max_connections,
+    max_in_flight,
+}
+
+/// Options that cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionsError {
     /// One event could never be admitted.
@@ -86,6 +122,14 @@ pub enum OptionsError {
         max_in_flight: ByteSize,
         /// The limit on one body.
         max_body: ByteSize,
+    },
+    /// What a section asks for cannot be done.
+    #[error("{section}: {what}")]
+    Section {
+        /// The section at fault.
+        section: &'static str,
+        /// What is wrong with it, as a sentence.
+        what: String,
     },
     /// A time-out of zero answers every request with an error.
     #[error("ingest.{key} must be longer than zero")]
@@ -114,7 +158,7 @@ impl IngestOptions {
                 return Err(OptionsError::ZeroTimeout { key });
             }
         }
-        Ok(())
+        self.tls.validate()
     }
 }
 

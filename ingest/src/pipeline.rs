@@ -30,8 +30,8 @@ use crate::decode::Batch;
 use crate::dedup::{Contested, Reservations};
 use crate::fate::{Outcome, Undecided};
 use crate::keys::Credential;
+use crate::live::Live;
 use crate::metrics::{LogCall, Metrics};
-use crate::options::IngestOptions;
 use crate::outcomes::Outcomes;
 
 mod replay;
@@ -49,7 +49,7 @@ pub(crate) struct Pipeline {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) seen: Arc<dyn SeenIndex>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) options: Arc<IngestOptions>,
+    pub(crate) options: Live,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reservations: Arc<Reservations>,
     pub(crate) outcomes: Arc<Outcomes>,
@@ -94,13 +94,14 @@ impl Pipeline {
         request: &mut Request<'_>,
         tokens: Vec<Undecided>,
     ) -> (Vec<Candidate>, Vec<Follower>) {
+        let options = self.options.get();
         let context = ParseContext {
             school_id: &request.credential.school_id,
             received_at: request.received_at,
             batch_sent_at: request.batch.sent_at,
-            max_age: request.credential.max_age(self.options.max_age.get()),
-            max_future: request.credential.max_future.unwrap_or(self.options.max_future.get()),
-            max_event_bytes: self.options.max_event.get(),
+            max_age: request.credential.max_age(options.max_age.get()),
+            max_future: request.credential.max_future.unwrap_or(options.max_future.get()),
+            max_event_bytes: options.max_event.get(),
         };
         let mut candidates = Vec::with_capacity(tokens.len());
         let mut followers = Vec::new();
@@ -260,11 +261,12 @@ impl Pipeline {
             return Vec::new();
         }
         let partitions = self.log.partitions(Topic::Rejected);
+        let max_event = self.options.get().max_event.get();
         let records = rejections
             .iter()
             .map(|(token, rejection)| {
                 let raw = request.batch.raw(token.index());
-                let raw = raw.get(..self.options.max_event.get()).unwrap_or(raw);
+                let raw = raw.get(..max_event).unwrap_or(raw);
                 rejected_record(request.rejected(rejection, raw), partitions)
             })
             .collect();

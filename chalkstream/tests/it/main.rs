@@ -8,4 +8,5 @@ mod kill9;
 mod lifecycle;
 mod pipeline;
 mod real_data;
+mod reload;
 mod support;

@@ -125,28 +125,29 @@ async fn take_in(
     headers: &HeaderMap,
     body: &mut Body,
 ) -> Result<Response, Problem> {
-    app.lifecycle.check_draining(&app.options)?;
+    let options = app.options.get();
+    app.lifecycle.check_draining(&options)?;
     let credential = app.gate.writer(headers).await?;
     let name_all = wants_all(query)?;
     let format = Format::of(headers)?;
     let encoding = Encoding::of(headers)?;
     let Read { bytes, permit } =
-        body::read(body, encoding, headers, &app.admission, &app.options).await?;
+        body::read(body, encoding, headers, &app.admission, &options).await?;
     app.metrics.body(bytes.len());
-    let batch = decode::split(bytes, format, app.options.max_events.get())?;
+    let batch = decode::split(bytes, format, options.max_events.get())?;
     // The deadline counts from here: a slow client has its own.
-    let deadline = Instant::now() + app.options.request_timeout.get();
+    let deadline = Instant::now() + options.request_timeout.get();
     let work = decide(Arc::clone(app), batch, credential, name_all, deadline, permit);
     match tokio::time::timeout_at(deadline + GRACE, tokio::spawn(work)).await {
-        Ok(Ok(outcome)) => Ok(answer(&outcome, name_all, &app.options)),
+        Ok(Ok(outcome)) => Ok(answer(&outcome, name_all, &options)),
         Ok(Err(failed)) => {
             app.metrics.panicked();
             tracing::error!(%failed, "a request failed");
-            Err(unknown(ProblemKind::Internal, "the request failed", &app.options))
+            Err(unknown(ProblemKind::Internal, "the request failed", &options))
         }
         Err(_elapsed) => {
             let what = "the log did not acknowledge in time";
-            Err(unknown(ProblemKind::Unacknowledged, what, &app.options))
+            Err(unknown(ProblemKind::Unacknowledged, what, &options))
         }
     }
 }

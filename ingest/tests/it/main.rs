@@ -19,3 +19,4 @@ mod replay;
 mod requests;
 mod rights;
 mod shutdown;
+mod transport;
