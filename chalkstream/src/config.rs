@@ -15,7 +15,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use chalkstream_ingest::{IngestOptions, Span, TlsOptions};
+pub(crate) use crate::telemetry::Telemetry;
+pub(crate) use chalkstream_ingest::{IngestOptions, MetricsOptions, Span, TlsOptions};
 pub(crate) use keys::{changed as changed_keys, redacted};
 #[cfg(test)]
 use load::load;
@@ -35,6 +36,7 @@ pub(crate) struct Config {
     pub(crate) lake: Lake,
     pub(crate) shutdown: Shutdown,
     pub(crate) logging: Logging,
+    pub(crate) telemetry: Telemetry,
 }
 
 /// Which event log, and how it is laid out.
@@ -166,6 +168,7 @@ impl Default for Config {
             lake: Lake::default(),
             shutdown: Shutdown::default(),
             logging: Logging::default(),
+            telemetry: Telemetry::default(),
         }
     }
 }
@@ -227,6 +230,7 @@ fn every_key_set() -> Config {
     let path = || Some(PathBuf::from("file"));
     Config {
         ingest: IngestOptions {
+            metrics: MetricsOptions { token_file: path(), ..MetricsOptions::default() },
             tls: TlsOptions { cert: path(), key: path(), client_ca: path() },
             ..IngestOptions::default()
         },
@@ -235,6 +239,10 @@ fn every_key_set() -> Config {
             url: url::Url::parse("http://127.0.0.1:8123").ok(),
             password_file: Some(PathBuf::from("password")),
             ..ClickHouse::default()
+        },
+        telemetry: Telemetry {
+            otlp_endpoint: url::Url::parse("http://127.0.0.1:4318").ok(),
+            ..Telemetry::default()
         },
         lake: Lake { url: Some("s3://bucket/prefix".to_owned()), ..Lake::default() },
         ..Config::default()

@@ -1,8 +1,8 @@
 //! Log lines on standard error: as text or JSON, from a level on that may change while the process
 //! runs.
 //!
-//! Always true: lines of libraries that see requests' headers and bodies (HTTP, TLS) never come from
-//! below `info`, whatever the level, so no key and no learner's data reaches the log by them.
+//! Always true: lines of libraries never come from below `info`, whatever the level, because there
+//! they hold headers, bodies and rows: HTTP tells keys, the lake tells users' ids.
 //! Not here: what is logged. No line of this project holds user ids, bodies, queries or keys.
 
 use tracing_subscriber::layer::SubscriberExt;
@@ -11,15 +11,12 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::config::{LogFormat, Logging};
 use crate::output::note;
+use crate::telemetry::Traces;
 
 /// Overrides the level from the environment.
 const VARIABLE: &str = "CHALKSTREAM_LOG";
 /// The project's crates, as their log lines name them.
 const OURS: [&str; 6] = ["", "_batch_jobs", "_event_log", "_ingest", "_sql", "_stream_processors"];
-/// Libraries through which foreign bytes pass.
-const CAPPED: [&str; 8] =
-    ["axum", "h2", "hyper", "hyper_util", "reqwest", "rustls", "tonic", "tower"];
-
 /// Where the level comes from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
@@ -46,36 +43,45 @@ impl Wanted<'_> {
             (_, _) => "trace",
         };
         filter(text).unwrap_or_else(|error| {
-            note(&format!("warning: {error}; log lines are shown from `info` on"));
-            EnvFilter::new(directives("info"))
+            note(&format!("warning: {error}; log lines are shown from `warn` on"));
+            EnvFilter::new("warn")
         })
     }
 }
 
-/// The directives of a level, or of a list such as `info,chalkstream_ingest=debug`.
-fn directives(level: &str) -> String {
-    let ours = |level: &str| OURS.map(|name| format!("chalkstream{name}={level}")).join(",");
-    let wanted = match level {
-        "info" => format!("warn,{}", ours("info")),
-        "debug" => format!("info,{}", ours("debug")),
-        "trace" => format!("info,{}", ours("trace")),
-        other => other.to_owned(),
+/// What `level` says, which may be a list such as `info,chalkstream_ingest=debug`: a word alone is for
+/// this project's crates, and libraries are quieter by one.
+fn directives(level: &str) -> Result<String, String> {
+    let wrong = || {
+        format!(
+            "`{level}` is no log level; write off, error, warn, info, debug, trace, or a list such as \"info,chalkstream_ingest=debug\""
+        )
     };
-    let capped = CAPPED.map(|name| format!("{name}=info")).join(",");
-    if matches!(level, "error" | "warn" | "info" | "off") {
-        wanted
-    } else {
-        format!("{wanted},{capped}")
+    let mut directives = Vec::new();
+    for part in level.split(',').map(str::trim) {
+        let (target, word) = part.rsplit_once('=').unwrap_or(("", part));
+        let known = ["off", "error", "warn", "info", "debug", "trace"].contains(&word);
+        let named = target.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':'));
+        if !known || !named || part.starts_with('=') {
+            return Err(wrong());
+        }
+        let of_libraries = if matches!(word, "debug" | "trace") { "info" } else { word };
+        match target {
+            "" => {
+                directives.push(if word == "info" { "warn" } else { of_libraries }.to_owned());
+                directives.extend(OURS.map(|name| format!("chalkstream{name}={word}")));
+            }
+            ours if ours.starts_with("chalkstream") => directives.push(format!("{ours}={word}")),
+            library => directives.push(format!("{library}={of_libraries}")),
+        }
     }
+    Ok(directives.join(","))
 }
 
 /// Checks and reads a level.
 pub(crate) fn filter(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(directives(level)).map_err(|error| {
-        format!(
-            "`{level}` is no log level ({error}); write error, warn, info, debug, trace, or a list such as \"info,chalkstream_ingest=debug\""
-        )
-    })
+    let directives = directives(level)?;
+    EnvFilter::try_new(directives).map_err(|error| format!("`{level}` is no log level: {error}"))
 }
 
 /// The log lines of this process.
@@ -87,7 +93,7 @@ pub(crate) struct Logs {
 
 impl Logs {
     /// Shows log lines from now on.
-    pub(crate) fn start(wanted: Wanted<'_>) -> Self {
+    pub(crate) fn start(wanted: Wanted<'_>, traces: Option<&Traces>) -> Self {
         let (filter, level) = reload::Layer::new(wanted.filter());
         let lines = fmt::layer().with_writer(std::io::stderr);
         let lines = match wanted.logging.format {
@@ -97,7 +103,10 @@ impl Logs {
             }
             LogFormat::Json => lines.json().flatten_event(true).boxed(),
         };
-        let installed = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
+        let installed = tracing_subscriber::registry()
+            .with(lines.with_filter(filter))
+            .with(traces.map(|traces| traces.layer()))
+            .try_init();
         if let Err(error) = installed {
             note(&format!("log lines cannot be shown: {error}"));
         }
@@ -126,19 +135,32 @@ mod tests {
         for level in ["off", "error", "warn", "info", "debug", "trace", "warn,chalkstream=debug"] {
             assert!(filter(level).is_ok(), "{level}");
         }
-        let error = filter("chalkstream=loud").unwrap_err();
-        assert!(error.contains("`chalkstream=loud`") && error.contains("debug"), "{error}");
+        for level in ["", "loud", "chalkstream=loud", "=info", "info,", "[span]=info", "a b=info"] {
+            let error = filter(level).unwrap_err();
+            assert!(error.contains(&format!("`{level}`")) && error.contains("debug"), "{error}");
+        }
     }
 
     #[test]
-    fn what_passes_foreign_bytes_on_is_never_shown_in_detail() {
-        for level in ["debug", "trace", "trace,h2=trace,hyper=trace"] {
-            let filter = filter(level).unwrap().to_string();
-            let of = |name: &str| {
-                filter.split(',').filter(|part| part.starts_with(name)).collect::<Vec<_>>()
-            };
-            assert_eq!(of("h2="), ["h2=info"], "{filter}");
-            assert_eq!(of("hyper="), ["hyper=info"], "{filter}");
+    fn libraries_are_never_shown_in_detail() {
+        let of = |level: &str, target: &str| {
+            let wanted = format!("{target}=");
+            let directives = directives(level).unwrap();
+            let found = directives.split(',').rev().find_map(|part| part.strip_prefix(&wanted));
+            found.map(str::to_owned)
+        };
+        for level in ["debug", "trace", "trace,h2=trace,delta_kernel=debug"] {
+            let all = directives(level).unwrap();
+            assert!(all.starts_with("info,"), "{all}");
+            let ours = |part: &&str| part.starts_with("chalkstream");
+            let theirs = all.split(',').filter(|part| !ours(part)).collect::<Vec<_>>();
+            assert!(theirs.iter().all(|part| part.ends_with("info")), "{theirs:?}");
         }
+        assert_eq!(of("info", "chalkstream_ingest").as_deref(), Some("info"));
+        assert_eq!(
+            of("info,chalkstream_ingest=debug", "chalkstream_ingest").as_deref(),
+            Some("debug")
+        );
+        assert_eq!(of("warn,rdkafka=error", "rdkafka").as_deref(), Some("error"));
     }
 }

@@ -19,6 +19,7 @@ mod roles;
 mod schools;
 mod send;
 mod tasks;
+mod telemetry;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ use crate::commands::Context;
 use crate::config::Source;
 use crate::logging::{Logs, Wanted};
 use crate::output::{Output, StdoutClosed, note};
+use crate::telemetry::Traces;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -49,14 +51,21 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let config = source.load()?;
     let role = command.is_role();
     let wanted = Wanted { verbose: global.verbose, role, logging: &config.logging };
-    let logs = Logs::start(wanted);
-    log_panics();
-    let cx = Context { config, source, logs, output: Output::new(global.json) };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("could not start the runtime's threads")?;
+    let traces = {
+        let _inside = runtime.enter();
+        if role { Traces::start(&config.telemetry)? } else { None }
+    };
+    let logs = Logs::start(wanted, traces.as_ref());
+    log_panics();
+    let cx = Context { config, source, logs, output: Output::new(global.json) };
     let result = runtime.block_on(Box::pin(command.run(cx)));
+    if let Some(traces) = traces {
+        traces.finish();
+    }
     // Blocking work that no one waits for any more must not hold the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     result

@@ -24,6 +24,7 @@ use crate::options::{IngestOptions, OptionsError};
 use crate::outcomes::Outcomes;
 use crate::pipeline::Pipeline;
 use crate::problem::{Problem, ProblemKind};
+use crate::routes::metrics::Guard;
 use crate::tail::TailedEvent;
 
 /// What ingest is given.
@@ -57,6 +58,7 @@ pub(crate) struct App {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) registry: Registry,
     pub(crate) openapi: bytes::Bytes,
+    pub(crate) metrics_guard: Arc<Built<Guard>>,
     pub(crate) tls: Arc<Built<Option<Arc<ServerConfig>>>>,
 }
 
@@ -88,8 +90,9 @@ impl Ingest {
             outcomes: Arc::new(Outcomes::default()),
         };
         let lifecycle = Lifecycle::default();
-        let openapi = crate::openapi::document();
+        let openapi = crate::openapi::document(pipeline.clock.now());
         let tls = tls(&live)?;
+        let metrics_guard = live.build(Guard::of)?;
         let app = App {
             options: live,
             gate,
@@ -100,6 +103,7 @@ impl Ingest {
             registry,
             openapi,
             tls,
+            metrics_guard,
         };
         Ok(Self { app: Arc::new(app) })
     }

@@ -28,6 +28,7 @@ mod routes;
 mod server;
 mod tail;
 mod tls;
+mod trace;
 
 pub use app::{Ingest, IngestParts, Lifecycle};
 pub use clock::{Clock, SystemClock};
@@ -35,6 +36,8 @@ pub use keys::{Credential, Grant, KeyError, KeyInfo, KeyState, KeyStore, Scope, 
 pub use metrics::events::Books;
 pub use options::{ByteSize, IngestOptions, OptionsError, Span};
 pub use problem::{Problem, ProblemKind};
+pub use routes::metrics::{MetricsAccess, MetricsOptions};
 pub use server::{Drained, RunningIngest, StartError};
 pub use tail::{TailFilter, TailedEvent};
 pub use tls::TlsOptions;
+pub use trace::{TARGET as TRACE_TARGET, collect as collect_traces};

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::routes::metrics::MetricsOptions;
 use crate::tls::TlsOptions;
 
 /// Options of ingest.
@@ -47,6 +48,8 @@ pub struct IngestOptions {
     pub drain_timeout: Span,
     /// TLS of the port.
     pub tls: TlsOptions,
+    /// Who may read `/metrics`.
+    pub metrics: MetricsOptions,
 }
 
 impl Default for IngestOptions {
@@ -67,6 +70,7 @@ impl Default for IngestOptions {
             retry_after: Span::secs(1),
             drain_timeout: Span::secs(20),
             tls: TlsOptions::default(),
+            metrics: MetricsOptions::default(),
         }
     }
 }

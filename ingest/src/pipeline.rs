@@ -24,6 +24,7 @@ use chalkstream_schemas::{
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::clock::Clock;
 use crate::decode::Batch;
@@ -33,6 +34,7 @@ use crate::keys::Credential;
 use crate::live::Live;
 use crate::metrics::{LogCall, Metrics};
 use crate::outcomes::Outcomes;
+use crate::trace::{self, part};
 
 mod replay;
 mod request;
@@ -76,7 +78,8 @@ impl Pipeline {
         tokens: Vec<Undecided>,
         deadline: Instant,
     ) -> Outcome {
-        let (mut waiting, followers) = self.parse(&mut request, tokens).await;
+        let (mut waiting, followers) =
+            self.parse(&mut request, tokens).instrument(part!("parse")).await;
         while !waiting.is_empty() {
             let contested = self.produce(&mut request, waiting).await;
             waiting = wait_for_others(&mut request, contested, deadline).await;
@@ -162,7 +165,8 @@ impl Pipeline {
                 Some(holder) => contested.push((candidate, holder)),
             }
         }
-        let new = self.not_seen(request, ours, reserved.identities()).await;
+        let new =
+            self.not_seen(request, ours, reserved.identities()).instrument(part!("dedupe")).await;
         let rejections = std::mem::take(&mut request.rejections);
         let (appended, kept) =
             tokio::join!(self.append_events(&new), self.append_rejections(request, &rejections));
@@ -245,9 +249,18 @@ impl Pipeline {
                     identity: Some((candidate.identity, event.content_hash)),
                 }
             })
-            .collect();
+            .collect::<Vec<_>>();
         let started = Instant::now();
-        let results = self.append(Topic::Events, records, LogCall::Append).await;
+        let span = part!("append", events = new.len(), log.offsets = tracing::field::Empty);
+        let places = (!span.is_disabled())
+            .then(|| records.iter().map(|record| record.partition.get()).collect::<Vec<_>>());
+        let results =
+            self.append(Topic::Events, records, LogCall::Append).instrument(span.clone()).await;
+        if let Some(partitions) = places {
+            let stored = partitions.into_iter().zip(&results);
+            let stored = stored.filter_map(|(id, offset)| Some((id, offset.as_ref().ok()?.get())));
+            span.record("log.offsets", trace::offsets(stored));
+        }
         self.metrics.append_seconds.observe(started.elapsed());
         results
     }

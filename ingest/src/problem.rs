@@ -57,6 +57,8 @@ kinds! {
     ExpiredKey = "expired-key" UNAUTHORIZED "The write key has expired",
     /// A key that has been revoked.
     RevokedKey = "revoked-key" UNAUTHORIZED "The write key has been revoked",
+    /// `/metrics` was asked for without its token.
+    MetricsToken = "metrics-token" UNAUTHORIZED "The token for metrics is missing or wrong",
     /// The key lacks a scope.
     MissingScope = "missing-scope" FORBIDDEN "The key may not do this",
     /// A credential for several schools, and no school named.
@@ -109,6 +111,10 @@ pub(crate) struct ProblemBody<'a> {
     /// Column of a body that is not JSON, in bytes from 1; 0 where a line ends too early.
     #[serde(skip_serializing_if = "Option::is_none")]
     column: Option<usize>,
+    /// The request's trace, where traces are collected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "4bf92f3577b34da6a3ce929d0e0e4736")]
+    trace_id: Option<String>,
 }
 
 /// One problem of one request.
@@ -157,6 +163,7 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             line: self.position.map(|(line, _)| line),
             column: self.position.map(|(_, column)| column),
+            trace_id: crate::trace::id(),
         };
         // Strings and numbers alone: serialising them cannot fail.
         let bytes = serde_json::to_vec(&body).unwrap_or_default();
@@ -169,7 +176,8 @@ impl IntoResponse for Problem {
             ProblemKind::MissingCredential
             | ProblemKind::UnknownKey
             | ProblemKind::ExpiredKey
-            | ProblemKind::RevokedKey => {
+            | ProblemKind::RevokedKey
+            | ProblemKind::MetricsToken => {
                 // Not Basic, though it is accepted: browsers would ask the user for a password.
                 let scheme = HeaderValue::from_static("Bearer realm=\"chalkstream\"");
                 headers.insert(header::WWW_AUTHENTICATE, scheme);

@@ -106,7 +106,8 @@ impl Ingest {
         let counting = tokio::spawn(OutcomeWriter::new(outcomes, log, clock).run(stopped));
         self.app.lifecycle.ready();
         let tls = self.app.tls.get().is_some();
-        tracing::info!(%address, tls, "ingest is listening");
+        let metrics = self.app.metrics_guard.get();
+        tracing::info!(%address, tls, ?metrics, "ingest is listening");
         let app = Arc::clone(&self.app);
         Ok(RunningIngest { app, address, stop, accepting, counting, stop_counting })
     }

@@ -186,7 +186,8 @@ fn shown_summary(summary: &Summary) -> String {
 
 /// Where the process on the data folder listens, else where one would.
 async fn running_url(config: &Config) -> Result<String> {
-    let configured = format!("http://{}", config.ingest.listen);
+    let scheme = if config.ingest.tls.is_on() { "https" } else { "http" };
+    let configured = format!("{scheme}://{}", config.ingest.listen);
     // Sending leaves no folder behind where there was none.
     if !Layout::new(&config.data_dir).lock().is_file() {
         return Ok(configured);

@@ -205,6 +205,10 @@ fn typed(key: &str, text: String) -> Result<Value, ConfigError> {
                 message: format!("{variable} must be a whole number, not `{text}`"),
             }
         }),
+        Some(Value::Float(_)) => text.trim().parse().map(Value::Float).map_err(|_error| {
+            let variable = variable_of(key);
+            ConfigError::Invalid { message: format!("{variable} must be a number, not `{text}`") }
+        }),
         _ => Ok(Value::String(text)),
     }
 }
@@ -235,6 +239,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         .map_err(|error| ConfigError::Invalid { message: error.to_string() })?;
     crate::logging::filter(&config.logging.level)
         .map_err(|error| ConfigError::Invalid { message: format!("`logging.level`: {error}") })?;
+    config.telemetry.validate().map_err(|message| ConfigError::Invalid { message })?;
     for (key, span) in [
         ("process.flush_interval", config.process.flush_interval),
         ("process.checkpoint_interval", config.process.checkpoint_interval),

@@ -10,3 +10,4 @@ mod pipeline;
 mod real_data;
 mod reload;
 mod support;
+mod telemetry;

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 
 use crate::app::App;
@@ -23,6 +24,7 @@ use crate::fate::{Fate, Outcome, Settled, Tally};
 use crate::keys::Credential;
 use crate::options::IngestOptions;
 use crate::problem::{Problem, ProblemBody, ProblemKind, retry_after_value};
+use crate::trace::part;
 
 /// How much longer than the pipeline the answer waits, so that a request which waited in vain for
 /// another one can still say what became of each event.
@@ -131,14 +133,15 @@ async fn take_in(
     let name_all = wants_all(query)?;
     let format = Format::of(headers)?;
     let encoding = Encoding::of(headers)?;
-    let Read { bytes, permit } =
-        body::read(body, encoding, headers, &app.admission, &options).await?;
+    let Read { bytes, permit } = body::read(body, encoding, headers, &app.admission, &options)
+        .instrument(part!("read body"))
+        .await?;
     app.metrics.body(bytes.len());
     let batch = decode::split(bytes, format, options.max_events.get())?;
     // The deadline counts from here: a slow client has its own.
     let deadline = Instant::now() + options.request_timeout.get();
     let work = decide(Arc::clone(app), batch, credential, name_all, deadline, permit);
-    match tokio::time::timeout_at(deadline + GRACE, tokio::spawn(work)).await {
+    match tokio::time::timeout_at(deadline + GRACE, tokio::spawn(work.in_current_span())).await {
         Ok(Ok(outcome)) => Ok(answer(&outcome, name_all, &options)),
         Ok(Err(failed)) => {
             app.metrics.panicked();

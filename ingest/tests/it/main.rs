@@ -6,14 +6,17 @@
     reason = "a test fails by panicking, and the helpers of tests are part of them"
 )]
 
+mod access;
 mod answers;
 mod bombs;
+mod collection;
 mod concurrency;
 mod documents;
 mod faults;
 mod harness;
 mod key_changes;
 mod malformed;
+mod openapi;
 mod outcomes;
 mod replay;
 mod requests;
