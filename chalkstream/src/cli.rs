@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand};
 
 use crate::commands::{
     archive, dataset, doctor, ingest, keys, migrate, model, process, rejected, report, schools,
     send, sql, standalone, tail,
 };
+use crate::config::LogFormat;
 
 /// A learning-analytics pipeline: events in; mastery, engagement, reports and datasets out.
 #[derive(Debug, Parser)]
@@ -32,18 +33,12 @@ pub(crate) struct Global {
     /// Print JSON on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Form of the log lines on standard error
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    pub(crate) log_format: LogFormat,
+    /// Form of the log lines on standard error [default: logging.format]
+    #[arg(long, global = true, value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
     /// More log lines; twice for everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]

@@ -17,26 +17,29 @@ pub(crate) mod sql;
 pub(crate) mod standalone;
 pub(crate) mod tail;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use chalkstream_schemas::SchoolId;
 
-use crate::cli::Command;
-use crate::config::{Config, Overrides};
+use crate::cli::{Command, Global};
+use crate::config::{Config, Overrides, Source};
+use crate::logging::Logs;
 use crate::output::Output;
 
 /// What every command gets.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) config: Config,
+    /// Where `config` came from, to be read again.
+    pub(crate) source: Source,
+    pub(crate) logs: Logs,
     pub(crate) output: Output,
 }
 
 impl Command {
     /// Flags that stand for keys of the configuration.
-    pub(crate) fn overrides(&self, data_dir: Option<PathBuf>) -> Overrides {
+    pub(crate) fn overrides(&self, global: &Global) -> Overrides {
         let (listen, clickhouse_listen) = match self {
             Self::Standalone(args) => (args.listen.clone(), args.clickhouse_listen),
             Self::Ingest(args) => (args.listen.clone(), None),
@@ -54,7 +57,9 @@ impl Command {
             | Self::Report(_)
             | Self::Dataset(_) => (None, None),
         };
-        Overrides { data_dir, listen, clickhouse_listen }
+        let Global { data_dir, log_format, .. } = global;
+        let (data_dir, log_format) = (data_dir.clone(), *log_format);
+        Overrides { data_dir, listen, clickhouse_listen, log_format }
     }
 
     pub(crate) async fn run(self, cx: Context) -> Result<ExitCode> {

@@ -16,9 +16,12 @@ use std::path::PathBuf;
 use chalkstream_ingest::KeysOptions;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use chalkstream_ingest::{IngestOptions, KeysHome, Span};
-pub(crate) use keys::redacted;
-pub(crate) use load::{ConfigError, Overrides, load};
+pub(crate) use crate::telemetry::Telemetry;
+pub(crate) use chalkstream_ingest::{IngestOptions, KeysHome, MetricsOptions, Span, TlsOptions};
+pub(crate) use keys::{changed as changed_keys, redacted};
+#[cfg(test)]
+use load::load;
+pub(crate) use load::{ConfigError, Overrides, Source};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) archive: Archive,
     pub(crate) lake: Lake,
     pub(crate) shutdown: Shutdown,
+    pub(crate) logging: Logging,
+    pub(crate) telemetry: Telemetry,
 }
 
 /// Which event log, and how it is laid out.
@@ -110,6 +115,23 @@ pub(crate) struct Shutdown {
     pub(crate) deadline: Span,
 }
 
+/// Log lines of roles, on standard error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Logging {
+    /// A level, or a list such as `info,chalkstream_ingest=debug`.
+    pub(crate) level: String,
+    pub(crate) format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
 /// A value that is never shown.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -146,6 +168,8 @@ impl Default for Config {
             archive: Archive::default(),
             lake: Lake::default(),
             shutdown: Shutdown::default(),
+            logging: Logging::default(),
+            telemetry: Telemetry::default(),
         }
     }
 }
@@ -196,16 +220,31 @@ impl Default for Shutdown {
     }
 }
 
+impl Default for Logging {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
 /// The defaults with every optional value set: the source of the list of known keys.
 fn every_key_set() -> Config {
-    let keys = KeysOptions { store: Some(KeysHome::File) };
+    let path = || Some(PathBuf::from("file"));
     Config {
-        ingest: IngestOptions { keys, ..IngestOptions::default() },
+        ingest: IngestOptions {
+            keys: KeysOptions { store: Some(KeysHome::File) },
+            metrics: MetricsOptions { token_file: path(), ..MetricsOptions::default() },
+            tls: TlsOptions { cert: path(), key: path(), client_ca: path() },
+            ..IngestOptions::default()
+        },
         log: Log { replication: Some(3), ..Log::default() },
         clickhouse: ClickHouse {
             url: url::Url::parse("http://127.0.0.1:8123").ok(),
             password_file: Some(PathBuf::from("password")),
             ..ClickHouse::default()
+        },
+        telemetry: Telemetry {
+            otlp_endpoint: url::Url::parse("http://127.0.0.1:4318").ok(),
+            ..Telemetry::default()
         },
         lake: Lake { url: Some("s3://bucket/prefix".to_owned()), ..Lake::default() },
         ..Config::default()

@@ -12,6 +12,7 @@ mod control;
 mod failure;
 mod folder;
 mod lines;
+mod logging;
 mod output;
 mod parts;
 mod registrar;
@@ -20,18 +21,19 @@ mod schools;
 mod send;
 mod tasks;
 mod views;
+mod telemetry;
 
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::cli::{Cli, Global, LogFormat};
+use crate::cli::Cli;
 use crate::commands::Context;
+use crate::config::Source;
+use crate::logging::{Logs, Wanted};
 use crate::output::{Output, StdoutClosed, note};
+use crate::telemetry::Traces;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -47,20 +49,25 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { global, command } = cli;
-    log_to_stderr(&global, command.is_role());
-    log_panics();
-    let overrides = command.overrides(global.data_dir.clone());
-    let environment = std::env::vars_os().filter_map(|(name, value)| {
-        // What is not UTF-8 cannot be one of ours.
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    });
-    let config = config::load(global.config.as_deref(), environment, overrides)?;
-    let cx = Context { config, output: Output::new(global.json) };
+    let source = Source { file: global.config.clone(), flags: command.overrides(&global) };
+    let config = source.load()?;
+    let role = command.is_role();
+    let wanted = Wanted { verbose: global.verbose, role, logging: &config.logging };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("could not start the runtime's threads")?;
+    let traces = {
+        let _inside = runtime.enter();
+        if role { Traces::start(&config.telemetry)? } else { None }
+    };
+    let logs = Logs::start(wanted, traces.as_ref());
+    log_panics();
+    let cx = Context { config, source, logs, output: Output::new(global.json) };
     let result = runtime.block_on(Box::pin(command.run(cx)));
+    if let Some(traces) = traces {
+        traces.finish();
+    }
     // Blocking work that no one waits for any more must not hold the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     result
@@ -80,33 +87,4 @@ fn log_panics() {
         let backtrace = std::backtrace::Backtrace::capture();
         tracing::debug!(%backtrace, "where that was");
     }));
-}
-
-/// Log lines of this project's crates from `level` on.
-fn ours(level: &str) -> String {
-    let crates = ["", "_batch_jobs", "_event_log", "_ingest", "_sql", "_stream_processors"];
-    crates.map(|name| format!("chalkstream{name}={level}")).join(",")
-}
-
-fn log_to_stderr(global: &Global, role: bool) {
-    let level = match (global.verbose, role) {
-        (0, false) => "warn".to_owned(),
-        (0, true) => format!("warn,{}", ours("info")),
-        (1, _) => format!("info,{}", ours("debug")),
-        (_, _) => "trace".to_owned(),
-    };
-    let filter =
-        EnvFilter::try_from_env("CHALKSTREAM_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let installed = match global.log_format {
-        LogFormat::Text => {
-            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(layer.with_ansi(colours).with_target(false)).try_init()
-        }
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
-    };
-    if let Err(error) = installed {
-        note(&format!("log lines cannot be shown: {error}"));
-    }
 }

@@ -7,9 +7,11 @@
 //! name, reason and hint are logged at once, `/readyz` and `/v1/events` refuse from then on, the rest
 //! is stopped in order, and the next start goes on. A single partition that cannot be folded does
 //! not: events are still taken, and `doctor` says what to do.
+//! SIGHUP reads the configuration again (`reload`).
 //! Not here: how a part works.
 
 mod pipeline;
+mod reload;
 mod watch;
 
 use std::process::ExitCode;
@@ -23,7 +25,7 @@ use crate::config::{Config, LogKind, redacted};
 use crate::failure::{Advice, Report};
 use crate::folder::{DataFolder, Runtime};
 use crate::output::note;
-use crate::tasks::{Signals, Tasks};
+use crate::tasks::{Hangups, Signals, Tasks};
 use pipeline::Pipeline;
 pub(crate) use watch::LOW_DISK_BYTES;
 
@@ -83,7 +85,7 @@ impl Role {
 }
 
 /// Runs the role until a signal, or until a part of it fails.
-pub(crate) async fn run(role: Role, cx: Context) -> Result<ExitCode> {
+pub(crate) async fn run(role: Role, mut cx: Context) -> Result<ExitCode> {
     role.check(&cx.config)?;
     if let Ok(config) = redacted(&cx.config) {
         tracing::debug!(role = role.name(), %config, "starting");
@@ -91,6 +93,7 @@ pub(crate) async fn run(role: Role, cx: Context) -> Result<ExitCode> {
     let folder = DataFolder::open(&cx.config.data_dir).await?;
     folder.retract()?;
     let mut signals = Signals::new()?;
+    let mut hangups = Hangups::new()?;
     let mut tasks = Tasks::default();
     let deadline = cx.config.shutdown.deadline.get();
     let mut pipeline = Pipeline::new(role, folder);
@@ -114,9 +117,12 @@ pub(crate) async fn run(role: Role, cx: Context) -> Result<ExitCode> {
         tracing::debug!(error = format!("{error:#}"), "greeting not printed");
     }
 
-    let failure = tokio::select! {
-        () = signals.next() => None,
-        failure = tasks.fatal_end() => Some(failure),
+    let failure = loop {
+        tokio::select! {
+            () = signals.next() => break None,
+            failure = tasks.fatal_end() => break Some(failure),
+            () = hangups.next() => reload::reload(&pipeline, &mut cx),
+        }
     };
     signals.now_end_at_once();
     match failure {

@@ -77,6 +77,24 @@ fn meaning(ended: Result<(&'static str, OnEnd, Result<()>), JoinError>) -> Optio
     }
 }
 
+/// SIGHUP, which asks to read the configuration again.
+#[derive(Debug)]
+pub(crate) struct Hangups(Signal);
+
+impl Hangups {
+    /// From now on SIGHUP does not end the process.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(signal(SignalKind::hangup()).context("could not listen for signals")?))
+    }
+
+    /// Waits for the next; cancel-safe.
+    pub(crate) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// SIGINT and SIGTERM.
 #[derive(Debug)]
 pub(crate) struct Signals {

@@ -10,6 +10,7 @@ use chalkstream_event_log::{EventLog, SeenIndex};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::broadcast;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::admission::{Admission, Door};
 use crate::clock::Clock;
@@ -17,12 +18,14 @@ use crate::credential::{AuthCollector, Gate};
 use crate::dedup::Reservations;
 use crate::keys::{Credential, KeyStore};
 use crate::limits::{Limit, Limits, SchoolQuota};
+use crate::live::{Built, Live};
 use crate::metrics::events::Books;
 use crate::metrics::{Gauges, IngestCollector, Metrics};
 use crate::options::{IngestOptions, OptionsError};
 use crate::outcomes::Outcomes;
 use crate::pipeline::Pipeline;
 use crate::problem::{Problem, ProblemKind};
+use crate::routes::metrics::Guard;
 use crate::tail::TailedEvent;
 use crate::token::Tokens;
 
@@ -51,7 +54,7 @@ pub struct Ingest {
 
 #[derive(Debug)]
 pub(crate) struct App {
-    pub(crate) options: Arc<IngestOptions>,
+    pub(crate) options: Live,
     pub(crate) gate: Gate,
     pub(crate) admission: Admission,
     pub(crate) limits: Arc<Limits>,
@@ -60,14 +63,16 @@ pub(crate) struct App {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) registry: Registry,
     pub(crate) openapi: bytes::Bytes,
+    pub(crate) metrics_guard: Arc<Built<Guard>>,
+    pub(crate) tls: Arc<Built<Option<Arc<ServerConfig>>>>,
 }
 
 impl Ingest {
     /// Puts the parts together. Nothing runs yet.
     pub fn new(options: IngestOptions, parts: IngestParts) -> Result<Self, OptionsError> {
-        options.validate()?;
+        let live = Live::new(options)?;
         let IngestParts { log, seen, keys, quota, clock, mut registry } = parts;
-        let options = Arc::new(options);
+        let options = live.get();
         let metrics = Arc::new(Metrics::default());
         let reservations = Arc::new(Reservations::new());
         let admission = Admission::new(options.max_in_flight.get());
@@ -78,7 +83,7 @@ impl Ingest {
             clock: Arc::clone(&clock),
             tokens,
             limits: Arc::clone(&limits),
-            options: Arc::clone(&options),
+            options: live.clone(),
         };
         let gauges = Scraped {
             admission: admission.clone(),
@@ -93,16 +98,18 @@ impl Ingest {
             log,
             seen,
             clock,
-            options: Arc::clone(&options),
+            options: live.clone(),
             metrics: Arc::clone(&metrics),
             reservations,
             outcomes: Arc::new(Outcomes::default()),
             limits: Arc::clone(&limits),
         };
         let lifecycle = Lifecycle::default();
-        let openapi = crate::openapi::document();
+        let openapi = crate::openapi::document(pipeline.clock.now());
+        let tls = tls(&live)?;
+        let metrics_guard = live.build(Guard::of)?;
         let app = App {
-            options,
+            options: live,
             gate,
             admission,
             limits,
@@ -111,8 +118,16 @@ impl Ingest {
             lifecycle,
             registry,
             openapi,
+            tls,
+            metrics_guard,
         };
         Ok(Self { app: Arc::new(app) })
+    }
+
+    /// Changes to new options at once, or not at all. Returns the keys that need a restart: they
+    /// keep the values of the start.
+    pub fn reload(&self, options: IngestOptions) -> Result<Vec<&'static str>, OptionsError> {
+        self.app.options.reload(options)
     }
 
     /// Every route, with problem details for unknown paths and methods.
@@ -140,11 +155,23 @@ impl Ingest {
 impl App {
     /// The way in for the bytes of one credential, or of all whose credential is not known yet.
     pub(crate) fn door(&self, credential: Option<&Credential>) -> Door {
-        let options = &self.options;
+        let options = self.options.get();
         let (all, body) = (options.max_in_flight.get(), options.max_body.get());
         let share_bytes = options.limits.credential_in_flight(all, body);
         self.admission.door(self.limits.key(Limit::CredentialBytes, credential), share_bytes)
     }
+}
+
+/// The certificates in use, read again at every reload.
+fn tls(live: &Live) -> Result<Arc<Built<Option<Arc<ServerConfig>>>>, OptionsError> {
+    let on = live.get().tls.is_on();
+    live.build(move |options| {
+        if options.tls.is_on() == on {
+            return crate::tls::server_config(&options.tls);
+        }
+        let what = "TLS is turned on and off by a restart alone".to_owned();
+        Err(OptionsError::Section { section: "ingest.tls", what })
+    })
 }
 
 /// Whether ingest takes requests, and how many are under way. Clones share it.

@@ -17,7 +17,7 @@ use crate::body::printable;
 use crate::clock::Clock;
 use crate::keys::{AuthError, Credential, KeyStore};
 use crate::limits::Limits;
-use crate::options::IngestOptions;
+use crate::live::Live;
 use crate::problem::{Problem, ProblemKind};
 use crate::token::{TokenError, Tokens};
 
@@ -37,7 +37,7 @@ pub(crate) struct Gate {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) options: Arc<IngestOptions>,
+    pub(crate) options: Live,
 }
 
 impl Gate {
@@ -102,7 +102,7 @@ impl Gate {
         headers: &HeaderMap,
     ) -> Result<Arc<Credential>, Problem> {
         let credential = admit(credential, headers)?;
-        self.limits.admit_request(&self.options.limits, &credential)?;
+        self.limits.admit_request(&self.options.get().limits, &credential)?;
         Ok(credential)
     }
 

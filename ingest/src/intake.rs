@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::admission::Permit;
 use crate::app::App;
@@ -38,20 +39,21 @@ pub(crate) async fn take(
     wants: Wants,
     permit: Permit,
 ) -> Result<Outcome, Problem> {
-    app.limits.admit_events(&app.options.limits, &credential, batch.events.len())?;
+    let options = app.options.get();
+    app.limits.admit_events(&options.limits, &credential, batch.events.len())?;
     // The deadline counts from here: a slow client has its own.
-    let deadline = Instant::now() + app.options.request_timeout.get();
+    let deadline = Instant::now() + options.request_timeout.get();
     let work = decide(Arc::clone(app), batch, credential, wants, deadline, permit);
-    match tokio::time::timeout_at(deadline + GRACE, tokio::spawn(work)).await {
+    match tokio::time::timeout_at(deadline + GRACE, tokio::spawn(work.in_current_span())).await {
         Ok(Ok(outcome)) => Ok(outcome),
         Ok(Err(failed)) => {
             app.metrics.panicked();
             tracing::error!(%failed, "a request failed");
-            Err(unknown(ProblemKind::Internal, "the request failed", &app.options))
+            Err(unknown(ProblemKind::Internal, "the request failed", &options))
         }
         Err(_elapsed) => {
             let what = "the log did not acknowledge in time";
-            Err(unknown(ProblemKind::Unacknowledged, what, &app.options))
+            Err(unknown(ProblemKind::Unacknowledged, what, &options))
         }
     }
 }

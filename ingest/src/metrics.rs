@@ -90,7 +90,7 @@ macro_rules! labels {
         impl $enum {
             const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            const fn as_str(self) -> &'static str {
+            pub(crate) const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
         }

@@ -1,10 +1,13 @@
 //! The OpenAPI document, made from the annotations at the routes.
 
 use bytes::Bytes;
+use chalkstream_schemas::Timestamp;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::routes::{events, health, schemas, segment};
+use crate::routes::{events, health, metrics, schemas, segment};
+
+mod examples;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -21,7 +24,7 @@ use crate::routes::{events, health, schemas, segment};
         schemas::get_schema,
         health::livez,
         health::readyz,
-        health::metrics,
+        metrics::metrics,
         health::openapi,
     ),
     modifiers(&Credentials),
@@ -53,10 +56,12 @@ impl Modify for Credentials {
     }
 }
 
-/// The document as JSON.
-pub(crate) fn document() -> Bytes {
+/// The document as JSON, with examples whose events happened `now`.
+pub(crate) fn document(now: Timestamp) -> Bytes {
     // A document of strings: serialising it cannot fail.
-    Bytes::from(serde_json::to_vec(&Document::openapi()).unwrap_or_default())
+    let mut document = serde_json::to_value(Document::openapi()).unwrap_or_default();
+    examples::add(&mut document, now);
+    Bytes::from(serde_json::to_vec(&document).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -66,7 +71,8 @@ mod tests {
     /// The other half, that each of these routes answers, is tested over HTTP.
     #[test]
     fn the_document_names_the_routes_and_no_others() {
-        let document = serde_json::from_slice::<serde_json::Value>(&document()).unwrap();
+        let document =
+            serde_json::from_slice::<serde_json::Value>(&document(Timestamp::from_ms(0))).unwrap();
         let mut documented = Vec::new();
         for (path, methods) in document["paths"].as_object().unwrap() {
             for method in methods.as_object().unwrap().keys() {

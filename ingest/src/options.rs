@@ -14,6 +14,8 @@ use crate::cors::CorsOptions;
 use crate::keys::KeysOptions;
 use crate::token::{JwtError, JwtOptions};
 use crate::limits::LimitsOptions;
+use crate::routes::metrics::MetricsOptions;
+use crate::tls::TlsOptions;
 
 /// Options of ingest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +58,10 @@ pub struct IngestOptions {
     pub jwt: Vec<JwtOptions>,
     /// How much may come in from one credential, learner or school.
     pub limits: LimitsOptions,
+    /// TLS of the port.
+    pub tls: TlsOptions,
+    /// Who may read `/metrics`.
+    pub metrics: MetricsOptions,
 }
 
 impl Default for IngestOptions {
@@ -79,11 +85,47 @@ impl Default for IngestOptions {
             cors: CorsOptions::default(),
             jwt: Vec::new(),
             limits: LimitsOptions::default(),
+            tls: TlsOptions::default(),
+            metrics: MetricsOptions::default(),
         }
     }
 }
 
-/// A coupling of options that cannot work.
+macro_rules! fixed {
+    ($($key:ident,)*) => {
+        impl IngestOptions {
+            /// Keys that are read once, at the start: a reload does not change them.
+            pub const FIXED: &[&str] = &[$(stringify!($key),)*];
+
+            /// With the fixed keys of the options that are in use.
+            pub fn with_fixed_of(mut self, old: &Self) -> Self {
+                self.keep_fixed(old);
+                self
+            }
+
+            /// Takes the fixed keys from `old`, and names those that would have changed.
+            pub(crate) fn keep_fixed(&mut self, old: &Self) -> Vec<&'static str> {
+                let mut kept = Vec::new();
+                $(if self.$key != old.$key {
+                    self.$key.clone_from(&old.$key);
+                    kept.push(stringify!($key));
+                })*
+                kept
+            }
+        }
+    };
+}
+
+fixed! {
+    listen,
+    max_connections,
+    max_in_flight,
+    keys,
+    cors,
+    jwt,
+}
+
+/// Options that cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionsError {
     /// One event could never be admitted.
@@ -103,6 +145,14 @@ pub enum OptionsError {
         max_in_flight: ByteSize,
         /// The limit on one body.
         max_body: ByteSize,
+    },
+    /// What a section asks for cannot be done.
+    #[error("{section}: {what}")]
+    Section {
+        /// The section at fault.
+        section: &'static str,
+        /// What is wrong with it, as a sentence.
+        what: String,
     },
     /// A time-out of zero answers every request with an error.
     #[error("ingest.{key} must be longer than zero")]
@@ -152,7 +202,7 @@ impl IngestOptions {
         if percent > 100 {
             return Err(OptionsError::AboveHundredPercent { percent });
         }
-        Ok(())
+        self.tls.validate()
     }
 }
 

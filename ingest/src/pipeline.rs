@@ -25,6 +25,7 @@ use chalkstream_schemas::{
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::clock::Clock;
 use crate::decode::Batch;
@@ -32,9 +33,10 @@ use crate::dedup::{Contested, Reservations};
 use crate::fate::{Outcome, Undecided};
 use crate::keys::Credential;
 use crate::limits::Limits;
+use crate::live::Live;
 use crate::metrics::{LogCall, Metrics};
-use crate::options::IngestOptions;
 use crate::outcomes::Outcomes;
+use crate::trace::{self, part};
 
 mod replay;
 mod request;
@@ -52,7 +54,7 @@ pub(crate) struct Pipeline {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) seen: Arc<dyn SeenIndex>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) options: Arc<IngestOptions>,
+    pub(crate) options: Live,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reservations: Arc<Reservations>,
     pub(crate) outcomes: Arc<Outcomes>,
@@ -80,7 +82,8 @@ impl Pipeline {
         tokens: Vec<Undecided>,
         deadline: Instant,
     ) -> Outcome {
-        let (mut waiting, followers) = self.parse(&mut request, tokens).await;
+        let (mut waiting, followers) =
+            self.parse(&mut request, tokens).instrument(part!("parse")).await;
         while !waiting.is_empty() {
             let contested = self.produce(&mut request, waiting).await;
             waiting = wait_for_others(&mut request, contested, deadline).await;
@@ -98,13 +101,14 @@ impl Pipeline {
         request: &mut Request<'_>,
         tokens: Vec<Undecided>,
     ) -> (Vec<Candidate>, Vec<Follower>) {
+        let options = self.options.get();
         let context = ParseContext {
             school_id: &request.credential.school_id,
             received_at: request.received_at,
             batch_sent_at: request.batch.sent_at,
-            max_age: request.credential.max_age(self.options.max_age.get()),
-            max_future: request.credential.max_future.unwrap_or(self.options.max_future.get()),
-            max_event_bytes: self.options.max_event.get(),
+            max_age: request.credential.max_age(options.max_age.get()),
+            max_future: request.credential.max_future.unwrap_or(options.max_future.get()),
+            max_event_bytes: options.max_event.get(),
         };
         let mut candidates = Vec::with_capacity(tokens.len());
         let mut followers = Vec::new();
@@ -166,7 +170,8 @@ impl Pipeline {
                 Some(holder) => contested.push((candidate, holder)),
             }
         }
-        let new = self.not_seen(request, ours, reserved.identities()).await;
+        let new =
+            self.not_seen(request, ours, reserved.identities()).instrument(part!("dedupe")).await;
         let new = self.within_limits(request, new).await;
         let rejections = std::mem::take(&mut request.rejections);
         let (appended, kept) =
@@ -235,7 +240,8 @@ impl Pipeline {
         request: &mut Request<'_>,
         new: Vec<Candidate>,
     ) -> Vec<Candidate> {
-        let limits = &self.options.limits;
+        let options = self.options.get();
+        let limits = &options.limits;
         let Request { credential, received_at, held, .. } = request;
         let users = new.iter().map(|candidate| &candidate.event.user_id);
         let verdicts = self.limits.take(limits, credential, *received_at, users, held).await;
@@ -262,7 +268,8 @@ impl Pipeline {
         let failed = new.iter().zip(appended).filter(|(_, result)| result.is_err());
         let users = failed.map(|(candidate, _)| &candidate.event.user_id).collect::<Vec<_>>();
         if !users.is_empty() {
-            let (limits, at) = (&self.options.limits, request.received_at);
+            let options = self.options.get();
+            let (limits, at) = (&options.limits, request.received_at);
             self.limits.give_back(limits, request.credential, at, users.into_iter()).await;
         }
     }
@@ -296,9 +303,18 @@ impl Pipeline {
                     identity: Some((candidate.identity, event.content_hash)),
                 }
             })
-            .collect();
+            .collect::<Vec<_>>();
         let started = Instant::now();
-        let results = self.append(Topic::Events, records, LogCall::Append).await;
+        let span = part!("append", events = new.len(), log.offsets = tracing::field::Empty);
+        let places = (!span.is_disabled())
+            .then(|| records.iter().map(|record| record.partition.get()).collect::<Vec<_>>());
+        let results =
+            self.append(Topic::Events, records, LogCall::Append).instrument(span.clone()).await;
+        if let Some(partitions) = places {
+            let stored = partitions.into_iter().zip(&results);
+            let stored = stored.filter_map(|(id, offset)| Some((id, offset.as_ref().ok()?.get())));
+            span.record("log.offsets", trace::offsets(stored));
+        }
         self.metrics.append_seconds.observe(started.elapsed());
         results
     }
@@ -312,11 +328,12 @@ impl Pipeline {
             return Vec::new();
         }
         let partitions = self.log.partitions(Topic::Rejected);
+        let max_event = self.options.get().max_event.get();
         let records = rejections
             .iter()
             .map(|(token, rejection)| {
                 let raw = request.batch.raw(token.index());
-                let raw = raw.get(..self.options.max_event.get()).unwrap_or(raw);
+                let raw = raw.get(..max_event).unwrap_or(raw);
                 rejected_record(request.rejected(rejection, raw), partitions)
             })
             .collect();

@@ -61,6 +61,8 @@ kinds! {
     RevokedKey = "revoked-key" UNAUTHORIZED "The write key has been revoked",
     /// A token that is damaged, expired, for somebody else, or signed by nobody known.
     InvalidToken = "invalid-token" UNAUTHORIZED "The token is not valid",
+    /// `/metrics` was asked for without its token.
+    MetricsToken = "metrics-token" UNAUTHORIZED "The token for metrics is missing or wrong",
     /// The key lacks a scope.
     MissingScope = "missing-scope" FORBIDDEN "The credential may not do this",
     /// A credential for several schools, and no school named.
@@ -121,6 +123,10 @@ pub(crate) struct ProblemBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "credential")]
     scope: Option<&'static str>,
+    /// The request's trace, where traces are collected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "4bf92f3577b34da6a3ce929d0e0e4736")]
+    trace_id: Option<String>,
 }
 
 /// One problem of one request.
@@ -182,6 +188,7 @@ impl IntoResponse for Problem {
             line: self.position.map(|(line, _)| line),
             column: self.position.map(|(_, column)| column),
             scope: self.limit.map(Limit::scope),
+            trace_id: crate::trace::id(),
         };
         // Strings and numbers alone: serialising them cannot fail.
         let bytes = serde_json::to_vec(&body).unwrap_or_default();
@@ -194,7 +201,8 @@ impl IntoResponse for Problem {
             ProblemKind::MissingCredential
             | ProblemKind::UnknownKey
             | ProblemKind::ExpiredKey
-            | ProblemKind::RevokedKey => {
+            | ProblemKind::RevokedKey
+            | ProblemKind::MetricsToken => {
                 // Not Basic, though it is accepted: browsers would ask the user for a password.
                 let scheme = HeaderValue::from_static("Bearer realm=\"chalkstream\"");
                 headers.insert(header::WWW_AUTHENTICATE, scheme);

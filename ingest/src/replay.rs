@@ -36,7 +36,7 @@ impl Ingest {
             pipeline.foresee(&batch, &credential, &times).await
         } else {
             let _working = self.app.lifecycle.work();
-            let deadline = Instant::now() + self.app.options.request_timeout.get();
+            let deadline = Instant::now() + self.app.options.get().request_timeout.get();
             pipeline.replay(&batch, &credential, &times, deadline).await
         };
         let outcomes: Vec<_> = outcome.settled.iter().map(|event| event.fate.outcome()).collect();

@@ -11,46 +11,59 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
+use tracing::Instrument as _;
 
 use crate::app::App;
 use crate::cors;
 use crate::metrics::{Ended, Metrics, Route};
 use crate::problem::{Problem, ProblemKind};
+use crate::trace;
 
 pub(crate) mod events;
 pub(crate) mod health;
+pub(crate) mod metrics;
 pub(crate) mod schemas;
 pub(crate) mod segment;
 
-/// Every path with its method, as registered below.
-pub(crate) const ROUTES: &[(&str, &str)] = &[
-    ("POST", "/v1/events"),
-    ("POST", "/v1/batch"),
-    ("POST", "/v1/track"),
-    ("GET", "/v1/schemas"),
-    ("GET", "/v1/schemas/{type}"),
-    ("GET", "/livez"),
-    ("GET", "/readyz"),
-    ("GET", "/metrics"),
-    ("GET", "/openapi.json"),
-];
+macro_rules! method {
+    (GET) => {
+        get
+    };
+    (POST) => {
+        post
+    };
+}
+
+macro_rules! routes {
+    ($($method:tt $path:literal => $handler:path,)*) => {
+        /// Every path with its method.
+        pub(crate) const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path),)*];
+
+        fn registered() -> Router<Arc<App>> {
+            Router::new()$(.route($path, method!($method)($handler)))*
+        }
+    };
+}
+
+routes! {
+    POST "/v1/events" => events::post_events,
+    POST "/v1/batch" => segment::post_batch,
+    POST "/v1/track" => segment::post_track,
+    GET "/v1/schemas" => schemas::list_schemas,
+    GET "/v1/schemas/{type}" => schemas::get_schema,
+    GET "/livez" => health::livez,
+    GET "/readyz" => health::readyz,
+    GET "/metrics" => metrics::metrics,
+    GET "/openapi.json" => health::openapi,
+}
 
 pub(crate) fn router(app: &Arc<App>) -> Router {
-    let router = Router::new()
-        .route("/v1/events", post(events::post_events))
-        .route("/v1/batch", post(segment::post_batch))
-        .route("/v1/track", post(segment::post_track))
-        .route("/v1/schemas", get(schemas::list_schemas))
-        .route("/v1/schemas/{type}", get(schemas::get_schema))
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .route("/openapi.json", get(health::openapi))
+    let router = registered()
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(app), observe))
         .with_state(Arc::clone(app));
-    match cors::layer(&app.options.cors) {
+    match cors::layer(&app.options.get().cors) {
         Some(cors) => router.layer(cors),
         None => router,
     }
@@ -100,7 +113,13 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
         started: Instant::now(),
         ended: Ended::Disconnected,
     };
-    let response = next.run(request).await;
+    let span = trace::request(&request, observed.route.as_str());
+    let response = next.run(request).instrument(span.clone()).await;
     observed.ended = Ended::of(response.status());
+    trace::answered(&span, response.status());
+    let Observed { route, ended, started, .. } = &observed;
+    let (route, status) = (route.as_str(), ended.as_str());
+    let ms = started.elapsed().as_millis();
+    span.in_scope(|| tracing::debug!(route, status, ms, "a request was answered"));
     response
 }

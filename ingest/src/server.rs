@@ -1,24 +1,23 @@
-//! Listening: connections, their limits, and an orderly end.
+//! Listening: how many connections there are, and an orderly end.
 //!
-//! Always true: at most `max_connections` are open; a client that sends headers slowly, or idles,
-//! is cut off; a shutdown is unready first, then takes no more connections, lets requests under
-//! way finish, and ends by its deadline.
-//! Not here: TLS (a proxy in front), what is flushed afterwards (the binary closes the log).
+//! Always true: at most `max_connections` are open; a shutdown is unready first, then takes no more
+//! connections, lets requests under way finish, and ends by its deadline.
+//! Not here: one connection ([`connection`]), what is flushed afterwards (the binary closes the log).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::app::{App, Ingest};
+use crate::options::{IngestOptions, OptionsError};
 use crate::outcomes::writer::OutcomeWriter;
+
+mod connection;
 
 /// How often changes of the write keys are looked for.
 const KEYS_EVERY: Duration = Duration::from_secs(1);
@@ -83,7 +82,7 @@ pub struct Drained {
 impl Ingest {
     /// Listens on `listen` of the options and serves there.
     pub async fn bind(&self) -> Result<RunningIngest, StartError> {
-        let address = self.app.options.listen.clone();
+        let address = self.app.options.get().listen.clone();
         match TcpListener::bind(&address).await {
             Ok(listener) => self.start(listener),
             Err(source) => Err(StartError::Listen { address, source }),
@@ -93,7 +92,7 @@ impl Ingest {
     /// Serves all routes on `listener`, follows the write keys, and is ready.
     pub fn start(&self, listener: TcpListener) -> Result<RunningIngest, StartError> {
         let address = listener.local_addr().map_err(|source| StartError::Listen {
-            address: self.app.options.listen.clone(),
+            address: self.app.options.get().listen.clone(),
             source,
         })?;
         let (stop, stopped) = watch::channel(false);
@@ -106,7 +105,9 @@ impl Ingest {
         let (stop_counting, stopped) = watch::channel(false);
         let counting = tokio::spawn(OutcomeWriter::new(outcomes, log, clock).run(stopped));
         self.app.lifecycle.ready();
-        tracing::info!(%address, "ingest is listening");
+        let tls = self.app.tls.get().is_some();
+        let metrics = self.app.metrics_guard.get();
+        tracing::info!(%address, tls, ?metrics, "ingest is listening");
         let app = Arc::clone(&self.app);
         Ok(RunningIngest { app, address, stop, accepting, counting, stop_counting })
     }
@@ -118,10 +119,21 @@ impl RunningIngest {
         self.address
     }
 
+    /// Where clients find it.
+    pub fn url(&self) -> String {
+        let scheme = if self.app.tls.get().is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// As [`Ingest::reload`].
+    pub fn reload(&self, options: IngestOptions) -> Result<Vec<&'static str>, OptionsError> {
+        self.app.options.reload(options)
+    }
+
     /// Unready, then no more connections, then waits for what is under way, at most
     /// `drain_timeout`, and writes the last counts. Afterwards the log may be closed.
     pub async fn shutdown(self) -> Drained {
-        let deadline = Instant::now() + self.app.options.drain_timeout.get();
+        let deadline = Instant::now() + self.app.options.get().drain_timeout.get();
         self.app.lifecycle.drain();
         self.stop.send_replace(true);
         if tokio::time::timeout_at(deadline, self.accepting).await.is_err() {
@@ -153,7 +165,7 @@ async fn accept(
     listener: TcpListener,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let room = Arc::new(Semaphore::new(app.options.max_connections.get()));
+    let room = Arc::new(Semaphore::new(app.options.get().max_connections.get()));
     loop {
         let next = async {
             let room = Arc::clone(&room).acquire_owned().await;
@@ -165,7 +177,10 @@ async fn accept(
         };
         match accepted {
             Ok((stream, _peer)) => {
-                let connection = serve(Arc::clone(&app), router.clone(), stream, stopped.clone());
+                let (app, router) = (Arc::clone(&app), router.clone());
+                // Looked up for each connection: new certificates hold from the next one on.
+                let tls = app.tls.get().as_ref().clone();
+                let connection = connection::serve(app, router, stream, tls, stopped.clone());
                 tokio::spawn(async move {
                     connection.await;
                     drop(room);
@@ -177,40 +192,4 @@ async fn accept(
             }
         }
     }
-}
-
-async fn serve(
-    app: Arc<App>,
-    router: axum::Router,
-    stream: TcpStream,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let open = app.metrics.connection();
-    if *stopped.borrow_and_update() {
-        return;
-    }
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection stays without TCP_NODELAY");
-    }
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(app.options.header_timeout.get())
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        _ = stopped.changed() => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        // Clients leave and time out every day.
-        tracing::debug!(%error, "a connection ended early");
-    }
-    drop(open);
 }

@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// Write key of the school
     #[arg(long, env = "CHALKSTREAM_KEY", hide_env_values = true)]
     key: Option<String>,
+    /// Certificates to trust beside the system's, in PEM: for a server with a private issuer
+    #[arg(long, value_name = "FILE", env = "CHALKSTREAM_CA")]
+    ca: Option<PathBuf>,
     /// Events of one request
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=5_000))]
     batch: u16,
@@ -61,7 +64,7 @@ pub(crate) async fn run(args: Args, cx: Context) -> Result<ExitCode> {
         Some(url) => url.clone(),
         None => running_url(&cx.config).await?,
     };
-    let target = Target::new(&url, key)?;
+    let target = Target::new(&url, key, args.ca.as_deref())?;
     let stdin = args.file.as_os_str() == "-";
     let journal = if stdin { None } else { Some(Arc::new(Journal::of(&args.file, target.url())?)) };
     let skip = match &journal {
@@ -183,7 +186,8 @@ fn shown_summary(summary: &Summary) -> String {
 
 /// Where the process on the data folder listens, else where one would.
 async fn running_url(config: &Config) -> Result<String> {
-    let configured = format!("http://{}", config.ingest.listen);
+    let scheme = if config.ingest.tls.is_on() { "https" } else { "http" };
+    let configured = format!("{scheme}://{}", config.ingest.listen);
     // Sending leaves no folder behind where there was none.
     if !Layout::new(&config.data_dir).lock().is_file() {
         return Ok(configured);

@@ -3,7 +3,7 @@
 //! Always true: the keys are those of [`Config`] itself, found by writing out one in which every
 //! optional value is set; so no list has to be kept in step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::{Table, Value};
 
@@ -84,6 +84,32 @@ pub(crate) fn sample(key: &str) -> Option<Value> {
         value = value.as_table_mut()?.remove(name)?;
     }
     Some(value)
+}
+
+/// Every key whose value differs; secrets, which are never written out, are not compared.
+pub(crate) fn changed(old: &Config, new: &Config) -> Vec<String> {
+    let values = |config: &Config| {
+        let mut values = BTreeMap::new();
+        if let Ok(table) = Table::try_from(config) {
+            flatten(&table, "", &mut values);
+        }
+        values
+    };
+    let (old, new) = (values(old), values(new));
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    keys.into_iter().filter(|key| old.get(*key) != new.get(*key)).cloned().collect()
+}
+
+fn flatten(table: &Table, prefix: &str, into: &mut BTreeMap<String, Value>) {
+    for (name, value) in table {
+        let key = join(prefix, name);
+        match value {
+            Value::Table(inner) => flatten(inner, &key, into),
+            value => {
+                into.insert(key, value.clone());
+            }
+        }
+    }
 }
 
 /// The configuration with everything that could be a secret replaced by `***`.

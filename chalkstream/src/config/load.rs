@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::{Config, KeysHome, LogKind, Secret, keys};
+use super::{Config, KeysHome, LogFormat, LogKind, Secret, keys};
 
 /// What the environment may set: `CHALKSTREAM__INGEST__LISTEN` is `ingest.listen`.
 const ENVIRONMENT_PREFIX: &str = "CHALKSTREAM__";
@@ -16,6 +16,7 @@ pub(crate) struct Overrides {
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) listen: Option<String>,
     pub(crate) clickhouse_listen: Option<SocketAddr>,
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 /// What is wrong with a configuration.
@@ -62,6 +63,24 @@ fn variable_of(key: &str) -> String {
     format!("{ENVIRONMENT_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
+/// Where the configuration comes from, to be read again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Source {
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) flags: Overrides,
+}
+
+impl Source {
+    /// Reads and checks file, environment and flags.
+    pub(crate) fn load(&self) -> Result<Config, ConfigError> {
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            // What is not UTF-8 cannot be one of ours.
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        load(self.file.as_deref(), environment, self.flags.clone())
+    }
+}
+
 /// Reads and checks the whole configuration.
 pub(crate) fn load(
     file: Option<&Path>,
@@ -78,10 +97,11 @@ pub(crate) fn load(
         let message = error.to_string().trim_end().replace('\n', ", ");
         ConfigError::Invalid { message }
     })?;
-    let Overrides { data_dir, listen, clickhouse_listen } = flags;
+    let Overrides { data_dir, listen, clickhouse_listen, log_format } = flags;
     config.data_dir = data_dir.unwrap_or(config.data_dir);
     config.ingest.listen = listen.unwrap_or(config.ingest.listen);
     config.clickhouse.listen = clickhouse_listen.unwrap_or(config.clickhouse.listen);
+    config.logging.format = log_format.unwrap_or(config.logging.format);
     if let (None, Some(path)) = (&config.clickhouse.password, &config.clickhouse.password_file) {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::PasswordFile { path: path.clone(), source })?;
@@ -190,6 +210,10 @@ fn typed(key: &str, text: String) -> Result<Value, ConfigError> {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
             Ok(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
         }
+        Some(Value::Float(_)) => text.trim().parse().map(Value::Float).map_err(|_error| {
+            let variable = variable_of(key);
+            ConfigError::Invalid { message: format!("{variable} must be a number, not `{text}`") }
+        }),
         _ => Ok(Value::String(text)),
     }
 }
@@ -221,6 +245,9 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     if config.ingest.keys.store == Some(KeysHome::Topic) && config.log.kind == LogKind::Embedded {
         return invalid("`ingest.keys.store = \"topic\"` needs `log.kind = \"kafka\"`".to_owned());
     }
+    crate::logging::filter(&config.logging.level)
+        .map_err(|error| ConfigError::Invalid { message: format!("`logging.level`: {error}") })?;
+    config.telemetry.validate().map_err(|message| ConfigError::Invalid { message })?;
     for (key, span) in [
         ("process.flush_interval", config.process.flush_interval),
         ("process.checkpoint_interval", config.process.checkpoint_interval),

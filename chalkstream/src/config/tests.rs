@@ -107,8 +107,8 @@ fn an_unknown_key_names_the_nearest_one() {
     check_refused(load_text("datadir = \"x\"\n"), &["`datadir`", "`data_dir`"]);
     check_refused(load_text("listen = \"127.0.0.1:1\"\n"), &["`listen`", ".listen`"]);
     check_refused(
-        load_text("[telemetry]\nendpoint = \"x\"\n"),
-        &["`telemetry.endpoint`", "every key"],
+        load_text("[scheduling]\nnonsense = \"x\"\n"),
+        &["`scheduling.nonsense`", "every key"],
     );
     check_refused(
         load_environment(&[("CHALKSTREAM__INGEST__LISEN", "x")]),

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{Ready, Role, watch};
-use crate::config::Config;
+use crate::config::{Config, IngestOptions};
 use crate::control::{self, Control, RejectedWritten};
 use crate::failure::Advice;
 use crate::folder::{DataFolder, Runtime};
@@ -230,12 +230,20 @@ impl Pipeline {
             pid: std::process::id(),
             role: self.role.name().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            http_url: self.ingest.as_ref().map(|ingest| format!("http://{}", ingest.address())),
+            http_url: self.ingest.as_ref().map(RunningIngest::url),
             clickhouse_url: match &self.engine {
                 Some(engine) => Some(engine.url().to_owned()),
                 None => configured.map(|url| url.as_str().trim_end_matches('/').to_owned()),
             },
         }
+    }
+
+    /// Gives ingest new options, if this process has one.
+    pub(super) fn reload_ingest(&self, options: &IngestOptions) -> Result<()> {
+        if let Some(ingest) = &self.ingest {
+            ingest.reload(options.clone())?;
+        }
+        Ok(())
     }
 
     /// Why the process fails, told one part's failure: without the log every part stops, and

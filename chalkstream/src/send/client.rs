@@ -2,8 +2,10 @@
 //!
 //! Always true: an answer that does not name a fate for the batch is never taken for one.
 
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde::Deserialize;
 
 use crate::failure::Advice;
@@ -67,7 +69,8 @@ pub(super) enum Outcome {
 }
 
 impl Target {
-    pub(crate) fn new(url: &str, key: String) -> anyhow::Result<Self> {
+    /// `ca` is a file of certificates to trust beside the system's.
+    pub(crate) fn new(url: &str, key: String, ca: Option<&Path>) -> anyhow::Result<Self> {
         let parsed = url::Url::parse(url).ok().filter(|url| url.has_host());
         let Some(base) = parsed.filter(|url| matches!(url.scheme(), "http" | "https")) else {
             return Err(Advice::usage(
@@ -82,6 +85,7 @@ impl Target {
         let http = reqwest::Client::builder()
             .timeout(REQUEST_TIMEOUT)
             .user_agent(concat!("chalkstream-send/", env!("CARGO_PKG_VERSION")))
+            .tls_certs_merge(ca.map_or_else(|| Ok(Vec::new()), certificates)?)
             .build()?;
         Ok(Self { http, url: endpoint, key: crate::config::Secret::new(key) })
     }
@@ -103,6 +107,11 @@ impl Target {
             Err(error) if error.is_builder() => return Outcome::Fatal(error.into()),
             Err(error) => {
                 let cause = format!("{:#}", anyhow::Error::new(error.without_url()));
+                if cause.contains("invalid peer certificate") {
+                    let what = format!("the certificate of {} is not trusted: {cause}", self.url);
+                    let hint = "give the certificate of its issuer with --ca or CHALKSTREAM_CA";
+                    return Outcome::Fatal(Advice::new(what, hint).into());
+                }
                 let why = format!("{} does not answer: {cause}", self.url);
                 return Outcome::Retry { why, after: None };
             }
@@ -158,6 +167,17 @@ impl Target {
     }
 }
 
+fn certificates(path: &Path) -> anyhow::Result<Vec<reqwest::Certificate>> {
+    let pem = std::fs::read(path).with_context(|| format!("could not read {}", path.display()))?;
+    let found = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
+    if found.is_empty() {
+        let what = format!("{} holds no certificate in PEM", path.display());
+        let hint = "--ca takes the certificate of who issued the server's, or the server's own";
+        return Err(Advice::usage(what, hint).into());
+    }
+    Ok(found)
+}
+
 impl Answer {
     fn is_complete(&self, sent: usize) -> bool {
         let fates = self.accepted + self.duplicate + self.rejected + self.refused;
@@ -190,7 +210,7 @@ mod tests {
     use super::*;
 
     fn judge(status: u16, body: &str) -> Outcome {
-        let target = Target::new("http://127.0.0.1:1/", "k".to_owned()).unwrap();
+        let target = Target::new("http://127.0.0.1:1/", "k".to_owned(), None).unwrap();
         assert_eq!(target.url(), "http://127.0.0.1:1/v1/events");
         target.judge(status, None, body.as_bytes(), 2)
     }
@@ -220,7 +240,7 @@ mod tests {
     #[test]
     fn addresses_that_cannot_work_are_refused() {
         for url in ["", "localhost:8080", "ftp://host/", "http://"] {
-            assert!(Target::new(url, String::new()).is_err(), "{url}");
+            assert!(Target::new(url, String::new(), None).is_err(), "{url}");
         }
     }
 }

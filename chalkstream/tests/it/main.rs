@@ -11,4 +11,6 @@ mod pipeline;
 mod real_data;
 mod rejected;
 mod secrets;
+mod reload;
 mod support;
+mod telemetry;

@@ -12,6 +12,7 @@ use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 
 use crate::app::App;
@@ -23,6 +24,7 @@ use crate::limits::{self, Limit};
 use crate::options::IngestOptions;
 use crate::problem::{Problem, ProblemBody, ProblemKind, retry_after_value};
 use crate::query::Query;
+use crate::trace::part;
 
 /// What became of the events of a request.
 #[derive(Debug, Serialize, ToSchema)]
@@ -128,7 +130,8 @@ async fn take_in(
     headers: &HeaderMap,
     body: &mut Body,
 ) -> Result<Response, Problem> {
-    app.lifecycle.check_draining(&app.options)?;
+    let options = app.options.get();
+    app.lifecycle.check_draining(&options)?;
     let query = Query::parse(query)?;
     let credential = match &query.key {
         Some(_) if headers.contains_key(header::AUTHORIZATION) => {
@@ -143,12 +146,14 @@ async fn take_in(
     let encoding = Encoding::of(headers)?;
     let door = app.door(Some(&credential));
     let reached = |problem: &Problem| app.limits.reached(problem, Some(&credential));
-    let Read { bytes, mut permit } =
-        body::read(body, encoding, headers, &door, &app.options).await.inspect_err(reached)?;
+    let Read { bytes, mut permit } = body::read(body, encoding, headers, &door, &options)
+        .instrument(part!("read body"))
+        .await
+        .inspect_err(reached)?;
     app.metrics.body(bytes.len());
-    let batch = decode::split(bytes, format, &app.options, &mut permit).inspect_err(reached)?;
+    let batch = decode::split(bytes, format, &options, &mut permit).inspect_err(reached)?;
     let outcome = intake::take(app, batch, credential, query.wants, permit).await?;
-    Ok(answer(&outcome, query.wants.name_all, &app.options))
+    Ok(answer(&outcome, query.wants.name_all, &options))
 }
 
 /// The status of an answer and whether to try again, from the fates alone.

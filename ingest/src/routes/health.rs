@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/metrics` and `/openapi.json`: for operators and tools.
+//! `/livez`, `/readyz` and `/openapi.json`: for operators and tools.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 
 use crate::app::App;
-use crate::problem::{Problem, ProblemBody, ProblemKind};
+use crate::problem::{Problem, ProblemBody};
 
 /// Is the process alive
 #[utoipa::path(
@@ -32,23 +32,6 @@ pub(crate) async fn livez() -> &'static str {
 )]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
     app.lifecycle.check().map(|()| "ready\n")
-}
-
-/// Metrics for Prometheus
-#[utoipa::path(
-    get,
-    path = "/metrics",
-    tag = "operation",
-    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")),
-)]
-pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &app.registry).map_err(|error| {
-        Problem::new(ProblemKind::Internal, format!("the metrics could not be written: {error}"))
-    })?;
-    let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(open_metrics))];
-    Ok((content_type, text).into_response())
 }
 
 /// This document

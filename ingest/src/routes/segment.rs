@@ -136,7 +136,8 @@ async fn take_in(
     headers: &HeaderMap,
     body: &mut Body,
 ) -> Result<Response, Problem> {
-    app.lifecycle.check_draining(&app.options)?;
+    let now = app.options.get();
+    app.lifecycle.check_draining(&now)?;
     let query = Query::parse(query)?;
     if query.key.is_some() {
         let detail = "a key in the query is for /v1/events alone; send it in `Authorization` or as `writeKey` in the body";
@@ -146,9 +147,9 @@ async fn take_in(
     let encoding = Encoding::of(headers)?;
     let known = headers.contains_key(header::AUTHORIZATION);
     let (credential, options) = if known {
-        (Some(app.gate.writer(headers).await?), Arc::clone(&app.options))
+        (Some(app.gate.writer(headers).await?), Arc::clone(&now))
     } else {
-        (None, Arc::new(for_unknown_sender(&app.options)))
+        (None, Arc::new(for_unknown_sender(&now)))
     };
     let door = app.door(credential.as_deref());
     let reached = |problem: &Problem| app.limits.reached(problem, credential.as_deref());
@@ -162,7 +163,7 @@ async fn take_in(
     };
     let translated = messages.translate(bytes.len(), &options, &mut permit)?;
     let outcome = intake::take(app, translated.batch, credential, query.wants, permit).await?;
-    Ok(answer(&outcome, &translated.places, translated.skipped, &app.options))
+    Ok(answer(&outcome, &translated.places, translated.skipped, &now))
 }
 
 fn for_unknown_sender(options: &IngestOptions) -> IngestOptions {

@@ -6,10 +6,12 @@
     reason = "a test fails by panicking, and the helpers of tests are part of them"
 )]
 
+mod access;
 mod answers;
 mod beacons;
 mod bombs;
 mod compress;
+mod collection;
 mod concurrency;
 mod cors;
 mod documents;
@@ -23,6 +25,7 @@ mod logs;
 mod malformed;
 mod metrics;
 mod openmetrics;
+mod openapi;
 mod outcomes;
 mod protobuf;
 mod replay;
@@ -32,3 +35,4 @@ mod segment;
 mod shutdown;
 mod tokens;
 mod validate;
+mod transport;
