@@ -63,7 +63,7 @@ bench: build ## Measure against the floor, with machine and versions
 			--binary bin/chalkstream --kafka "$$(deploy/dev/kafka port "$$folder")"
 
 .PHONY: soak
-soak: build ## The long form of the crash tests: 20 kills each
+soak: build ## The long form of the crash and fault tests: 20 kills each, troubles of half a minute
 	@deploy/dev/preflight test
-	CHALKSTREAM_BIN="$(CURDIR)/bin/chalkstream" CHALKSTREAM_KILLS=20 \
-		cargo test --locked --package chalkstream --test it -- kill9 --nocapture
+	CHALKSTREAM_BIN="$(CURDIR)/bin/chalkstream" CHALKSTREAM_KILLS=20 CHALKSTREAM_SOAK=1 \
+		cargo test --locked --package chalkstream --test it -- kill9 faults --nocapture

@@ -3,9 +3,16 @@
 #![expect(clippy::print_stdout, reason = "tests say their seeds and what was skipped")]
 
 mod cli;
+mod clickhouse;
+mod faults;
 mod folders;
 mod kill9;
 mod lifecycle;
+mod load;
+mod object_store;
 mod pipeline;
+mod proxy;
 mod real_data;
+mod rebalance;
+mod roles_alone;
 mod support;
