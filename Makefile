@@ -63,9 +63,9 @@ bench: build ## Measure against the floor, with machine and versions
 			--binary bin/chalkstream --kafka "$$(deploy/dev/kafka port "$$folder")"
 
 .PHONY: soak
-soak: build ## The long form of tests: 20 kills each, a million events for the parser
+soak: build ## The long form of tests: 20 kills each, troubles of half a minute, a million bodies
 	@deploy/dev/preflight test
-	CHALKSTREAM_BIN="$(CURDIR)/bin/chalkstream" CHALKSTREAM_KILLS=20 \
-		cargo test --locked --package chalkstream --test it -- kill9 --nocapture
+	CHALKSTREAM_BIN="$(CURDIR)/bin/chalkstream" CHALKSTREAM_KILLS=20 CHALKSTREAM_SOAK=1 \
+		cargo test --locked --workspace --test it -- kill9 faults --nocapture
 	CHALKSTREAM_PROPERTY_CASES=1000000 cargo test --locked --package chalkstream-schemas --test it -- acceptance
 	CHALKSTREAM_PROPERTY_CASES=1000000 cargo test --locked --package chalkstream-ingest --lib -- decode::tests::rules

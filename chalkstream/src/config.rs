@@ -51,6 +51,9 @@ pub(crate) struct Log {
     /// Replicas of topics that are created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) replication: Option<u16>,
+    /// Where large payloads of control records are; `<data_dir>/blobs` where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) blobs: Option<PathBuf>,
     /// Any property of librdkafka.
     pub(crate) kafka: BTreeMap<String, String>,
 }
@@ -181,6 +184,7 @@ impl Default for Log {
             partitions: 12,
             brokers: "127.0.0.1:9092".to_owned(),
             replication: None,
+            blobs: None,
             kafka: BTreeMap::new(),
         }
     }
@@ -236,7 +240,7 @@ fn every_key_set() -> Config {
             tls: TlsOptions { cert: path(), key: path(), client_ca: path() },
             ..IngestOptions::default()
         },
-        log: Log { replication: Some(3), ..Log::default() },
+        log: Log { replication: Some(3), blobs: Some(PathBuf::from("blobs")), ..Log::default() },
         clickhouse: ClickHouse {
             url: url::Url::parse("http://127.0.0.1:8123").ok(),
             password_file: Some(PathBuf::from("password")),

@@ -100,8 +100,8 @@ impl OpenLog {
     }
 }
 
-pub(crate) fn open_blobs(layout: &Layout) -> Result<BlobStore> {
-    Ok(BlobStore::open(layout.blobs())?)
+pub(crate) fn open_blobs(config: &Config, layout: &Layout) -> Result<BlobStore> {
+    Ok(BlobStore::open(config.log.blobs.clone().unwrap_or_else(|| layout.blobs()))?)
 }
 
 /// The duplicates' index of processor and archiver.
@@ -158,7 +158,7 @@ pub(crate) async fn with_registrar<T>(
         keys: open_keys_offline(config, layout).await?,
         schools: SchoolBook::new(layout.schools()),
         log: Arc::clone(&log),
-        blobs: open_blobs(layout)?,
+        blobs: open_blobs(config, layout)?,
     };
     let done = work(&registrar).await;
     drop(registrar);

@@ -70,6 +70,7 @@ macro_rules! conformance_tests {
             a_reader_resumes_from_any_offset
             a_started_partition_can_be_started_over
             a_dropped_next_loses_nothing
+            a_reader_without_patience_gets_on
             records_that_come_later_wake_a_reader
             groups_read_apart
             group_offsets_survive_a_restart

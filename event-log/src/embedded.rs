@@ -19,13 +19,13 @@ mod trim;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chalkstream_schemas::{ContentHash, EventIdentity, LogOffset, PartitionId, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use self::bounds::AllBounds;
 use self::committer::{Committer, Queue};
@@ -93,7 +93,7 @@ pub struct EmbeddedLog {
 }
 
 struct Threads {
-    committer: JoinHandle<u64>,
+    committer: std::thread::JoinHandle<u64>,
     upkeep: Upkeep,
 }
 
@@ -115,9 +115,17 @@ impl Shared {
         &self,
         work: impl FnOnce(&Store) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let store = self.store.read().clone().ok_or(Error::Closed)?;
-        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        let done = self.spawn(work)?.await;
         done.map_err(|_panicked| Error::Internal { what: "a read of the log" })?
+    }
+
+    /// Begins the same; it goes on when nobody waits.
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, Error> + Send + 'static,
+    ) -> Result<JoinHandle<Result<T, Error>>, Error> {
+        let store = self.store.read().clone().ok_or(Error::Closed)?;
+        Ok(tokio::task::spawn_blocking(move || work(&store)))
     }
 
     /// An error if no commit can follow any more.

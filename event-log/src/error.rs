@@ -306,7 +306,8 @@ impl Error {
                  again: everything acknowledged is kept"
             }
             Self::BlobMissing { .. } => {
-                "restore the `blobs` folder from a copy; the log names blobs but does not hold them"
+                "restore the folder from a copy, or let `log.blobs` name the one that all roles \
+                 share; the log names blobs but does not hold them"
             }
             Self::Kafka { source, brokers, .. } => {
                 return Some(crate::kafka::hint(source, brokers));

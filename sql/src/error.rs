@@ -147,6 +147,12 @@ pub enum Error {
     /// A view could not be created.
     #[error("view {name} could not be created")]
     ViewFailed { name: String, source: Box<Error> },
+    /// The database is of an older version.
+    #[error("the database lacks the migrations {}", missing.join(", "))]
+    NotMigrated {
+        /// Their names.
+        missing: Vec<String>,
+    },
     /// Another process holds the migration lock.
     #[error("another process has been migrating this database for {seconds} s")]
     MigrationLocked { seconds: u64 },
@@ -184,6 +190,7 @@ impl Error {
             | Self::Address { .. }
             | Self::MigrationChanged { .. }
             | Self::MigrationUnknown { .. }
+            | Self::NotMigrated { .. }
             | Self::MigrationFile { .. } => Retry::Fatal,
         }
     }
@@ -215,7 +222,10 @@ impl Error {
                 Some("correct the file, or remove it to have new passwords made")
             }
             Self::Exception { source, .. } => match source.code {
-                516 | 194 | 192 | 193 => Some("check the user and password in credentials.toml"),
+                516 | 194 | 192 | 193 => Some(
+                    "check `clickhouse.user` and its password (`clickhouse.password_file`); those \
+                     of an embedded engine are in its credentials.toml",
+                ),
                 60 | 81 => Some("run `chalkstream migrate` first"),
                 243 => Some("the disk is full: free some space"),
                 241 => Some("ClickHouse is out of memory: wait, or give it more"),
@@ -232,6 +242,7 @@ impl Error {
             Self::MigrationUnknown { .. } => {
                 Some("run the chalkstream that wrote the database, or a newer one")
             }
+            Self::NotMigrated { .. } => Some("run `chalkstream migrate` first"),
             Self::MigrationFile { .. } => Some("correct the file; its name is NNNN_name.sql"),
             Self::MigrationFailed { source, .. } | Self::ViewFailed { source, .. } => source.hint(),
             Self::MigrationLocked { .. } => {

@@ -142,6 +142,16 @@ pub async fn migrate_to(db: &Database, schema: &Schema) -> Result<Report, Error>
     Ok(report)
 }
 
+/// Whether `db` has this version's migrations; changes nothing.
+pub async fn check(db: &Database) -> Result<(), Error> {
+    let known = Schema::embedded().migrations;
+    let pending = decide(&known, &recorded(db).await?)?;
+    if pending.is_empty() {
+        return Ok(());
+    }
+    Err(Error::NotMigrated { missing: pending.iter().map(|one| one.name.clone()).collect() })
+}
+
 fn name_of(db: &Database) -> String {
     format!("`{}`", db.database().replace('`', "``"))
 }

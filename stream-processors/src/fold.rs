@@ -10,7 +10,7 @@
 //! replay, and was validated before it was published. Stopping would hold up every school for a
 //! parameter table; so it is left out, visibly: in `rejected_events` with its position, in a metric
 //! and as an error in the log. A blob that is missing or does not have its hash is not such a case:
-//! the processor waits for it.
+//! the partition waits for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,6 +83,20 @@ impl Delivered {
             })
             .collect();
         Self { partition, records, blobs }
+    }
+
+    /// Leaves out the first record that names this blob, and all behind it.
+    pub(crate) fn end_before_blob(&mut self, missing: BlobHash) {
+        let names_it = |decoded: &Result<LogRecord, DecodeError>| match decoded {
+            Ok(LogRecord::Control(control)) => matches!(
+                payload_of(control),
+                Some(ControlPayload::Blob { hash, .. }) if *hash == missing
+            ),
+            Ok(LogRecord::Event(_)) | Err(_) => false,
+        };
+        if let Some(at) = self.records.iter().position(|(_, decoded)| names_it(decoded)) {
+            self.records.truncate(at);
+        }
     }
 }
 

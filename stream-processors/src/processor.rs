@@ -7,6 +7,7 @@
 //! writing the one before. While both are full the log is not polled.
 
 mod driver;
+mod waits;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -208,15 +209,15 @@ impl ProcessorHandle {
         log_ends(&*self.log).await
     }
 
-    /// How many records of the log the views do not show yet, over all partitions.
+    /// How many records of the log the views do not show yet, over this process's partitions.
     pub async fn lag(&self) -> Result<u64, Error> {
         let ends = self.log_ends().await?;
         let progress = self.progress.borrow();
         Ok(ends
             .into_iter()
-            .map(|(partition, end)| {
-                let visible = progress.partitions.get(&partition).map_or(0, |at| at.visible.get());
-                end.get().saturating_sub(visible)
+            .filter_map(|(partition, end)| {
+                let visible = progress.visible_of(partition)?;
+                Some(end.get().saturating_sub(visible.get()))
             })
             .sum())
     }

@@ -202,31 +202,64 @@ impl Writer {
                 }
             }
             Delivery::Revoked(partitions) => {
-                for partition in partitions {
-                    self.read.remove(&partition);
+                for partition in &partitions {
+                    self.read.remove(partition);
                 }
+                self.publish.send_modify(|written| {
+                    written.retain(|partition, _| !partitions.contains(partition));
+                });
             }
             Delivery::Records { partition, records } => self.take(partition, &records),
         }
         Ok(())
     }
 
-    /// Goes on behind what the table holds, as far as the log still has it.
+    /// Goes on behind what the table holds, as far as the log still has it. Waits while the log
+    /// does not answer.
     async fn begin(&mut self, partition: PartitionId) -> Result<(), Error> {
-        let failed = |doing| move |source| Error::Log { doing, source: Box::new(source) };
-        let bounds =
-            self.options.log.bounds(Topic::Rejected, partition).await.map_err(failed("ask"))?;
-        let written = tokio::select! {
-            written = self.positions.read(partition) => written,
-            () = self.stop.cancelled() => return Ok(()),
-        };
-        let from = written
+        use chalkstream_event_log::Error as LogError;
+        let (mut backoff, stop) = (Backoff::default(), self.stop.clone());
+        loop {
+            let begun = tokio::select! {
+                begun = self.try_to_begin(partition) => begun,
+                () = stop.cancelled() => return Ok(()),
+            };
+            match begun {
+                // Taken away meanwhile; a delivery says so in its turn.
+                Ok(()) | Err(LogError::NotAssigned { .. }) => return Ok(()),
+                Err(error)
+                    if error.retry() == Retry::Later
+                        || matches!(error, LogError::OutOfRange { .. }) =>
+                {
+                    tokio::select! {
+                        () = backoff.wait(&error, "beginning to read the rejected log") => {}
+                        () = stop.cancelled() => return Ok(()),
+                    }
+                }
+                Err(source) => {
+                    let doing = "start reading";
+                    return Err(Error::Log { doing, source: Box::new(source) });
+                }
+            }
+        }
+    }
+
+    async fn try_to_begin(
+        &mut self,
+        partition: PartitionId,
+    ) -> Result<(), chalkstream_event_log::Error> {
+        let bounds = self.options.log.bounds(Topic::Rejected, partition).await?;
+        let from = self
+            .positions
+            .read(partition)
+            .await
             .filter(|from| (bounds.first..=bounds.end).contains(from))
             .unwrap_or(bounds.first);
+        self.subscription.start(partition, from).await?;
         self.publish.send_modify(|written| {
             written.insert(partition, from);
         });
-        self.subscription.start(partition, from).await.map_err(failed("start reading"))
+        Ok(())
     }
 
     fn take(&mut self, partition: PartitionId, records: &[StoredRecord]) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use chalkstream_batch_jobs::archiver::{Archiver, Error};
 use chalkstream_batch_jobs::lake::{self, LakeTable};
-use chalkstream_event_log::control;
-use chalkstream_schemas::{ControlBody, ControlPayload, SchoolId};
+use chalkstream_event_log::{EventLog as _, Topic, control};
+use chalkstream_schemas::{ControlBody, ControlPayload, SchoolId, Timestamp};
 use datafusion::arrow::array::AsArray;
 
 use crate::support::{DEADLINE, SCHOOL, World, answer, check_exactly_once, places, query};
@@ -60,6 +60,32 @@ async fn archivers_that_fight_over_the_same_partitions_write_each_event_once() {
     }
     check_exactly_once(&world).await;
     assert!(overtaken > 0, "the archivers never met; the test proves nothing");
+}
+
+/// The index is filled from the lake where the log no longer has the records.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn duplicates_of_what_the_log_has_trimmed_stay_out_of_the_lake() {
+    let folder = tempfile::tempdir().unwrap();
+    let events: Vec<_> = (0..320).map(|n| answer(&format!("u{}", n % 11), n, n % 2 == 0)).collect();
+    let world = World::open(folder.path());
+    for sent in events[..300].chunks(30) {
+        world.send(SCHOOL, sent).await;
+    }
+    world.archive_all().await;
+    let before = places(&world.lake, LakeTable::Events).await;
+    let gone = world.log.trim(Topic::Events, Timestamp::MAX).await.unwrap();
+    assert!(gone > 200, "only {gone} records went");
+    world.log.close().await.unwrap();
+    drop(world);
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+
+    let world = World::open(folder.path());
+    world.send(SCHOOL, &events).await;
+    world.send(SCHOOL, &[answer("u3", 3, true)]).await;
+    world.archive_all().await;
+    let after = places(&world.lake, LakeTable::Events).await;
+    assert_eq!(after.len(), 320, "20 of the events were new");
+    assert!(before.iter().all(|place| after.contains(place)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -64,7 +64,7 @@ async fn catch_up(cx: &Context, folder: &DataFolder, deadline: Duration) -> Resu
     let log = Arc::clone(&opened.log);
     let archived = async {
         let index = parts::open_index(layout, log.as_ref()).await?;
-        let blobs = parts::open_blobs(layout)?;
+        let blobs = parts::open_blobs(&cx.config, layout)?;
         let mut options = ArchiverOptions::new(Arc::clone(&log), lake.clone(), index, blobs);
         options.group.clone_from(&cx.config.archive.group);
         let archiver = Archiver::start(options).await?;

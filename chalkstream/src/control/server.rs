@@ -72,7 +72,8 @@ impl Control {
         let (processor_lag, trouble) = match &self.processor {
             Some(progress) => {
                 let progress = progress.borrow().clone();
-                (Some(self.lag(&progress).await?), progress.first_stop())
+                let trouble = progress.first_stop().or_else(|| progress.first_wait());
+                (Some(self.lag(&progress).await?), trouble)
             }
             None => (None, None),
         };
@@ -92,16 +93,19 @@ impl Control {
         })
     }
 
-    /// Records acknowledged that the views do not show yet, of both logs and all partitions.
+    /// Records acknowledged that the views do not show yet, of both logs and the partitions that
+    /// are this process's. Until it has any, nothing is known to be visible.
     async fn lag(&self, progress: &Progress) -> Result<u64> {
-        let folded = |id| progress.partitions.get(&id).map(|at| at.visible);
-        let mut lag = self.behind(Topic::Events, folded).await?;
+        let mut lag = self.behind(Topic::Events, |id| progress.visible_of(id)).await?;
         if let Some(rejected) = &self.rejected {
             let written = rejected.borrow().clone();
-            lag += self.behind(Topic::Rejected, |id| written.get(&id).copied()).await?;
+            let unknown = written.is_empty().then_some(LogOffset::ZERO);
+            lag += self.behind(Topic::Rejected, |id| written.get(&id).copied().or(unknown)).await?;
         }
         Ok(lag)
     }
+
+    /// Records behind what is visible, over the partitions of which that is known.
 
     async fn behind(
         &self,
@@ -110,8 +114,9 @@ impl Control {
     ) -> Result<u64> {
         let mut behind = 0;
         for partition in (0..self.log.partitions(topic)).map(PartitionId::new) {
-            let end = self.log.bounds(topic, partition).await?.end.get();
-            behind += end.saturating_sub(visible(partition).map_or(0, LogOffset::get));
+            let Some(visible) = visible(partition) else { continue };
+            let end = self.log.bounds(topic, partition).await?.end;
+            behind += end.get().saturating_sub(visible.get());
         }
         Ok(behind)
     }

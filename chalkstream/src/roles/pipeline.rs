@@ -88,7 +88,7 @@ impl Pipeline {
         if let Some(log) = opened.embedded.clone() {
             tasks.spawn("the event log", OnEnd::StopProcess, watch::embedded_log(log));
         }
-        let blobs = parts::open_blobs(self.folder.layout())?;
+        let blobs = parts::open_blobs(config, self.folder.layout())?;
         let index = match self.role.processes() || self.role.archives() {
             true => Some(parts::open_index(self.folder.layout(), opened.log.as_ref()).await?),
             false => None,
@@ -139,7 +139,7 @@ impl Pipeline {
                 }
                 // Many processes share a server: who changes its tables is a decision.
                 Role::Process | Role::Ingest | Role::Archive => {
-                    database.query_json("SELECT 1 FROM fold_state LIMIT 0").await?;
+                    migrations::check(&database).await?;
                 }
             }
             return Ok(database);

@@ -3,14 +3,21 @@
 #![expect(clippy::print_stdout, reason = "tests say their seeds and what was skipped")]
 
 mod cli;
+mod clickhouse;
 mod credentials;
+mod faults;
 mod folders;
 mod kill9;
 mod lifecycle;
+mod load;
+mod object_store;
 mod pipeline;
+mod proxy;
 mod real_data;
+mod rebalance;
 mod rejected;
-mod secrets;
 mod reload;
+mod roles_alone;
+mod secrets;
 mod support;
 mod telemetry;

@@ -105,6 +105,8 @@ fn ask(running: &Running) {
         assert!((row["p_known"].as_f64().unwrap() - expected).abs() < 1e-12, "{row}");
         assert_eq!(row["loaded"], 1, "{row}");
     }
+    let named = running.sql("SELECT count() AS rows FROM attempts WHERE skill_id != ''");
+    assert_eq!(named[0]["rows"], 50, "a condition that ClickHouse would answer from the sizes");
     // A learner's answers keep the file's order on every connection.
     let order = running.sql(
         "SELECT user_id, groupArray(item_id) AS items FROM \

@@ -11,6 +11,8 @@ use serde_json::Value;
 const READY_DEADLINE: Duration = Duration::from_secs(120);
 const FOLD_DEADLINE: Duration = Duration::from_secs(300);
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
+const STANDALONE: [&str; 5] =
+    ["standalone", "--listen", "127.0.0.1:0", "--clickhouse-listen", "127.0.0.1:0"];
 
 /// Where the tests' own HTTP clients run.
 pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {
@@ -81,6 +83,42 @@ pub(crate) fn run(data_dir: &Path, args: &[&str]) -> Ended {
     ended(command(data_dir, args))
 }
 
+/// The same in another configuration.
+#[track_caller]
+pub(crate) fn run_with(data_dir: &Path, args: &[&str], environment: &Environment) -> Ended {
+    let mut command = command(data_dir, args);
+    command.envs(environment.iter().cloned());
+    ended(command)
+}
+
+/// The answer of a ClickHouse endpoint, as anybody on this machine gets it: as `reader`.
+#[track_caller]
+pub(crate) fn ask(url: &str, query: &str) -> String {
+    let answer = runtime().block_on(async {
+        let answer = reqwest::Client::new().post(url).body(query.to_owned()).send().await?;
+        let status = answer.status();
+        Ok::<_, reqwest::Error>((status, answer.text().await?))
+    });
+    let (status, text) = answer.unwrap();
+    assert!(status.is_success(), "{query}\n{status}: {text}");
+    text
+}
+
+/// A number that the environment may set.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// Waits for a condition, and says at its deadline what was awaited.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + FOLD_DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited {FOLD_DEADLINE:?} until {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// A command that must succeed with one JSON value.
 #[track_caller]
 pub(crate) fn json(data_dir: &Path, args: &[&str]) -> Value {
@@ -94,12 +132,22 @@ pub(crate) fn signal_to(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
 }
 
-/// A running `standalone`; killed when dropped.
+/// Variables of the environment that make another configuration.
+pub(crate) type Environment = Vec<(String, String)>;
+
+/// Keys such as `log.kind` as variables.
+pub(crate) fn settings(pairs: &[(&str, &str)]) -> Environment {
+    let variable = |key: &str| format!("CHALKSTREAM__{}", key.to_uppercase().replace('.', "__"));
+    pairs.iter().map(|(key, value)| (variable(key), (*value).to_owned())).collect()
+}
+
+/// A running role; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
     process: Child,
     pub(crate) data_dir: PathBuf,
     pub(crate) runtime: Value,
+    environment: Environment,
 }
 
 impl Running {
@@ -119,16 +167,36 @@ impl Running {
         running
     }
 
+    /// Starts one role so, and runs every command on its folder with the same configuration.
+    #[track_caller]
+    pub(crate) fn start_role(role: &str, data_dir: &Path, environment: &Environment) -> Self {
+        let listen: &[&str] = match role {
+            "standalone" => &STANDALONE[1..],
+            "ingest" => &["--listen", "127.0.0.1:0"],
+            _ => &[],
+        };
+        let mut running = Self::spawn_as(&[&[role][..], listen].concat(), data_dir, |command| {
+            command.envs(environment.iter().cloned());
+        });
+        running.environment.clone_from(environment);
+        running.wait_until_ready();
+        running
+    }
+
     /// Starts it as `prepare` wants it, and waits for nothing.
     #[track_caller]
     pub(crate) fn spawn(data_dir: &Path, prepare: impl FnOnce(&mut Command)) -> Self {
-        let args = ["standalone", "--listen", "127.0.0.1:0", "--clickhouse-listen", "127.0.0.1:0"];
+        Self::spawn_as(&STANDALONE, data_dir, prepare)
+    }
+
+    fn spawn_as(args: &[&str], data_dir: &Path, prepare: impl FnOnce(&mut Command)) -> Self {
         std::fs::create_dir_all(data_dir).unwrap();
         let file = |ending| std::fs::File::create(data_dir.with_extension(ending)).unwrap();
-        let mut command = command(data_dir, &args);
+        let mut command = command(data_dir, args);
         prepare(&mut command);
         let process = command.stdout(file("out")).stderr(file("err")).spawn().unwrap();
-        Self { process, data_dir: data_dir.to_owned(), runtime: Value::Null }
+        let data_dir = data_dir.to_owned();
+        Self { process, data_dir, runtime: Value::Null, environment: Vec::new() }
     }
 
     /// Its number.
@@ -150,7 +218,7 @@ impl Running {
                 return;
             }
             if let Some(status) = self.process.try_wait().unwrap() {
-                panic!("standalone ended with {status}:\n{}", self.said("err"));
+                panic!("it ended with {status}:\n{}", self.said("err"));
             }
             assert!(Instant::now() < deadline, "not ready:\n{}", self.said("err"));
             std::thread::sleep(Duration::from_millis(20));
@@ -181,14 +249,20 @@ impl Running {
         self.runtime["http_url"].as_str().unwrap()
     }
 
+    /// The ClickHouse that its rows go to.
+    pub(crate) fn clickhouse_url(&self) -> &str {
+        self.runtime["clickhouse_url"].as_str().unwrap()
+    }
+
     #[track_caller]
     pub(crate) fn run(&self, args: &[&str]) -> Ended {
-        run(&self.data_dir, args)
+        run_with(&self.data_dir, args, &self.environment)
     }
 
     #[track_caller]
     pub(crate) fn json(&self, args: &[&str]) -> Value {
-        json(&self.data_dir, args)
+        let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
+        self.run(&args).check(0, &[]).json()
     }
 
     /// Rows of a query, one JSON object each.
@@ -201,15 +275,7 @@ impl Running {
     /// The answer of the ClickHouse endpoint, as anybody on this machine gets it.
     #[track_caller]
     pub(crate) fn ask(&self, query: &str) -> String {
-        let url = self.runtime["clickhouse_url"].as_str().unwrap();
-        let answer = runtime().block_on(async {
-            let answer = reqwest::Client::new().post(url).body(query.to_owned()).send().await?;
-            let status = answer.status();
-            Ok::<_, reqwest::Error>((status, answer.text().await?))
-        });
-        let (status, text) = answer.unwrap();
-        assert!(status.is_success(), "{query}\n{status}: {text}");
-        text
+        ask(self.clickhouse_url(), query)
     }
 
     /// A new write key.
@@ -244,11 +310,22 @@ impl Running {
         }
     }
 
+    /// Sends a signal.
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        signal_to(self.pid(), signal);
+    }
+
     /// Sends a signal and waits for the end.
     #[track_caller]
     pub(crate) fn stop(mut self, signal: Signal) -> ExitStatus {
-        signal_to(self.pid(), signal);
+        self.signal(signal);
         self.wait_for_end()
+    }
+
+    /// The configuration that it was started with.
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
     }
 
     #[track_caller]

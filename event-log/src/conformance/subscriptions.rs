@@ -93,6 +93,31 @@ pub async fn a_dropped_next_loses_nothing(ground: &dyn Ground) {
     assert_eq!(texts(&found), numbers(0..400));
 }
 
+/// A caller that never waits for `next`, but asks again and again, gets everything: what one `next`
+/// has begun is not begun anew by the following one.
+pub async fn a_reader_without_patience_gets_on(ground: &dyn Ground) {
+    let log = ground.open().await;
+    fill(&*log, 0, 60).await;
+    let mut reader = log.subscribe(EVENTS, "g").await.unwrap();
+    assigned(&mut *reader, DEFAULT_PARTITIONS).await;
+    reader.start(PartitionId::new(0), LogOffset::ZERO).await.unwrap();
+    let mut found = Vec::new();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while found.len() < 60 {
+        assert!(tokio::time::Instant::now() < deadline, "after {} of 60 records", found.len());
+        let polled = std::future::poll_fn(|cx| {
+            let mut next = reader.next();
+            std::task::Poll::Ready(next.as_mut().poll(cx))
+        });
+        match polled.await {
+            std::task::Poll::Pending => tokio::time::sleep(Duration::from_millis(1)).await,
+            std::task::Poll::Ready(Ok(Delivery::Records { records, .. })) => found.extend(records),
+            std::task::Poll::Ready(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(texts(&found), numbers(0..60));
+}
+
 /// A reader at the end waits, and an append wakes it.
 pub async fn records_that_come_later_wake_a_reader(ground: &dyn Ground) {
     let log = ground.open().await;

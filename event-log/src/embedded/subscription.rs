@@ -1,8 +1,9 @@
 //! A reader of the embedded log: all partitions are its own, and commits wake it.
 //!
 //! Always true: a partition delivers nothing before `start`, then its durable records from there
-//! on, each once and in order; a `next` that is dropped loses nothing, since positions move only
-//! after the last await.
+//! on, each once and in order; a `next` that is dropped loses nothing, not even the read that it
+//! began: the following `next` takes it up. So a caller whose patience is shorter than a read on a
+//! busy disk still gets on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,10 +11,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chalkstream_schemas::{LogOffset, PartitionId};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::Shared;
+use super::bounds::AllBounds;
 use super::reader::{self, Span, Until};
-use super::store::group_key;
+use super::store::{Store, group_key};
 use crate::{Delivery, Error, StoredRecord, Subscription, Topic};
 
 /// Read from one partition at a time, before the next has its turn.
@@ -21,6 +24,9 @@ const PARTITION_BYTES: usize = 1 << 20;
 
 /// Read ahead of the caller in one go, over all partitions.
 const AHEAD_BYTES: usize = 4 << 20;
+
+/// Runs of records, each with its partition.
+type Runs = VecDeque<(PartitionId, Vec<StoredRecord>)>;
 
 #[derive(Debug)]
 pub(super) struct EmbeddedSubscription {
@@ -31,7 +37,9 @@ pub(super) struct EmbeddedSubscription {
     assigned: bool,
     /// The next offset to read of each partition that was started.
     next: Vec<Option<LogOffset>>,
-    ready: VecDeque<(PartitionId, Vec<StoredRecord>)>,
+    /// The read that is under way, from the offsets in `next`.
+    reading: Option<JoinHandle<Result<Runs, Error>>>,
+    ready: Runs,
     /// The partition whose turn it is, so that a full one does not starve the others.
     turn: usize,
 }
@@ -47,6 +55,7 @@ impl EmbeddedSubscription {
             committed,
             assigned: false,
             next: vec![None; partitions],
+            reading: None,
             ready: VecDeque::new(),
             turn: 0,
         }
@@ -92,29 +101,25 @@ impl Subscription for EmbeddedSubscription {
             if let Some((partition, records)) = self.ready.pop_front() {
                 return Ok(Delivery::Records { partition, records });
             }
-            self.committed.borrow_and_update();
-            let spans = self.spans()?;
-            if spans.is_empty() {
-                self.shared.check_running()?;
-                self.committed.changed().await.map_err(|_sender_gone| Error::Closed)?;
-                continue;
-            }
-            let bounds = Arc::clone(&self.shared.bounds);
-            let read = self.shared.run(move |store| {
-                let mut ready = VecDeque::new();
-                let mut bytes = 0;
-                let until = Until::Batches(PARTITION_BYTES);
-                for span in spans {
-                    let records = reader::read(store, &bounds, span, until)?;
-                    bytes += records.iter().map(|record| record.payload.len()).sum::<usize>();
-                    ready.push_back((span.partition, records));
-                    if bytes >= AHEAD_BYTES {
-                        break;
+            let reading = match &mut self.reading {
+                Some(reading) => reading,
+                None => {
+                    self.committed.borrow_and_update();
+                    let spans = self.spans()?;
+                    if spans.is_empty() {
+                        self.shared.check_running()?;
+                        self.committed.changed().await.map_err(|_sender_gone| Error::Closed)?;
+                        continue;
                     }
+                    let bounds = Arc::clone(&self.shared.bounds);
+                    let read = self.shared.spawn(move |store| read_ahead(store, &bounds, spans))?;
+                    self.reading.insert(read)
                 }
-                Ok(ready)
-            });
-            let ready = read.await?;
+            };
+            let read = reading.await;
+            self.reading = None;
+            let ready =
+                read.map_err(|_panicked| Error::Internal { what: "a read of the log" })??;
             for (partition, records) in &ready {
                 if let Some(last) = records.last() {
                     *self.slot(*partition)? = Some(last.offset.next());
@@ -128,6 +133,8 @@ impl Subscription for EmbeddedSubscription {
     async fn start(&mut self, partition: PartitionId, from: LogOffset) -> Result<(), Error> {
         self.shared.bounds.check(self.topic, partition, from)?;
         *self.slot(partition)? = Some(from);
+        // It reads from where the partition was before.
+        self.reading = None;
         self.ready.retain(|(of, _)| *of != partition);
         Ok(())
     }
@@ -157,4 +164,19 @@ impl Subscription for EmbeddedSubscription {
         });
         write.await
     }
+}
+
+/// Reads of each span in turn, until there is enough.
+fn read_ahead(store: &Store, bounds: &AllBounds, spans: Vec<Span>) -> Result<Runs, Error> {
+    let mut runs = Runs::new();
+    let mut bytes = 0;
+    for span in spans {
+        let records = reader::read(store, bounds, span, Until::Batches(PARTITION_BYTES))?;
+        bytes += records.iter().map(|record| record.payload.len()).sum::<usize>();
+        runs.push_back((span.partition, records));
+        if bytes >= AHEAD_BYTES {
+            break;
+        }
+    }
+    Ok(runs)
 }

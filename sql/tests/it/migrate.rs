@@ -1,7 +1,7 @@
 //! Migrations and views on the embedded ClickHouse.
 
 use chalkstream_sql::Error;
-use chalkstream_sql::migrations::{Migration, Schema, View, migrate_to};
+use chalkstream_sql::migrations::{Migration, Schema, View, check, migrate_to};
 
 use super::server::{Fixture, fixture};
 
@@ -95,4 +95,21 @@ fn this_versions_files_make_a_schema() {
     let report = server.run(migrate_to(&database, &schema)).unwrap();
     assert_eq!(report.applied.len(), schema.migrations.len());
     assert_eq!(report.views, schema.views.len());
+}
+
+#[test]
+fn a_database_of_an_older_version_is_told_from_the_newest() {
+    let Some(server) = fixture() else { return };
+    let database = server.database.with_database("migrate_older");
+    let error = server.run(check(&database)).unwrap_err();
+    assert_eq!(error.hint(), Some("run `chalkstream migrate` first"), "{error}");
+    let mut older = Schema::embedded();
+    older.views.clear();
+    let newest = older.migrations.pop().unwrap().name;
+    server.run(migrate_to(&database, &older)).unwrap();
+    let error = server.run(check(&database)).unwrap_err();
+    assert!(error.to_string().contains(&newest), "{error}");
+    assert_eq!(error.hint(), Some("run `chalkstream migrate` first"), "{error}");
+    server.run(migrate_to(&database, &Schema::embedded())).unwrap();
+    server.run(check(&database)).unwrap();
 }

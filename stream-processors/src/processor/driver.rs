@@ -8,8 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::{Delivery, Retry, StoredRecord, Subscription};
 use chalkstream_schemas::{LogOffset, PartitionId};
 use tokio::sync::watch;
@@ -17,13 +15,14 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::waits::Waits;
 use super::{Error, ProcessorOptions};
 use crate::backoff::Backoff;
 use crate::checkpoint::LogName;
 use crate::crash;
 use crate::decide::StopReason;
 use crate::flush::{self, Done};
-use crate::fold::{BlobHash, Delivered, Folder};
+use crate::fold::{Delivered, Folder};
 use crate::metrics::{Metrics, PartitionLabel};
 use crate::progress::{PartitionProgress, PartitionStatus, Progress};
 use crate::restore::{self, Restored, index_stop};
@@ -32,6 +31,8 @@ use crate::restore::{self, Restored, index_stop};
 const CONSUMER: &str = "processor";
 /// A checkpoint may take at most this share of the time: 1 / 5.
 const CHECKPOINT_SHARE: u32 = 5;
+/// How long to wait before a partition is restored again that could not be read.
+const RESTORE_AGAIN: Duration = Duration::from_millis(500);
 /// Checkpoints are never rarer than this many intervals.
 const CHECKPOINT_STRETCH_MAX: u32 = 12;
 
@@ -46,6 +47,7 @@ pub(super) struct Driver {
     job: Option<JoinHandle<Done>>,
     restores: JoinSet<(PartitionId, Restored)>,
     restoring: BTreeMap<PartitionId, tokio::task::AbortHandle>,
+    waits: Waits,
     last_flush: Instant,
     last_checkpoint: Instant,
     /// How long to wait between checkpoints now.
@@ -72,6 +74,7 @@ impl Driver {
             job: None,
             restores: JoinSet::new(),
             restoring: BTreeMap::new(),
+            waits: Waits::default(),
             last_flush: Instant::now(),
             last_checkpoint: Instant::now(),
         }
@@ -111,6 +114,7 @@ impl Driver {
                 () = self.stop.cancelled() => break,
                 done = job_end(&mut self.job) => self.job_done(done?).await?,
                 Some(restored) = self.restores.join_next() => self.restored(restored).await?,
+                Some(partition) = self.waits.next() => self.blob_arrived(partition).await?,
                 _ = ticks.tick() => {}
                 delivery = self.subscription.next(), if has_room => match delivery {
                     Ok(delivery) => {
@@ -136,7 +140,7 @@ impl Driver {
         match delivery {
             Delivery::Assigned(partitions) => {
                 for partition in partitions {
-                    self.assign(partition);
+                    self.assign(partition, Duration::ZERO);
                 }
                 Ok(())
             }
@@ -145,8 +149,8 @@ impl Driver {
         }
     }
 
-    /// Begins to restore a partition; the others go on meanwhile.
-    fn assign(&mut self, partition: PartitionId) {
+    /// Begins to restore a partition after a pause; the others go on meanwhile.
+    fn assign(&mut self, partition: PartitionId, pause: Duration) {
         self.show(partition, PartitionStatus::Restoring);
         let context = restore::Context {
             log: Arc::clone(&self.options.log),
@@ -155,9 +159,10 @@ impl Driver {
             index: Arc::clone(&self.options.index),
             epoch: self.options.epoch,
         };
-        let task = self
-            .restores
-            .spawn(async move { (partition, restore::restore(context, partition).await) });
+        let task = self.restores.spawn(async move {
+            tokio::time::sleep(pause).await;
+            (partition, restore::restore(context, partition).await)
+        });
         if let Some(earlier) = self.restoring.insert(partition, task) {
             earlier.abort();
         }
@@ -177,14 +182,13 @@ impl Driver {
         }
         match restored {
             Restored::Ready { folded, next } => {
+                if let Err(error) = self.subscription.start(partition, next).await {
+                    return self.not_started(partition, error);
+                }
                 if let Some(at) = folded.last_timestamp() {
                     self.options.index.passed(CONSUMER, partition, at);
                 }
                 self.folder.add(partition, *folded);
-                self.subscription.start(partition, next).await.map_err(|source| Error::Log {
-                    doing: "start reading",
-                    source: Box::new(source),
-                })?;
                 self.show(partition, PartitionStatus::Running);
                 self.show_offset(partition, |at| {
                     (at.folded, at.visible, at.checkpoint) = (next, next, next);
@@ -195,6 +199,34 @@ impl Driver {
         Ok(())
     }
 
+    /// What was restored cannot be read on from: it is restored again where that can help.
+    fn not_started(
+        &mut self,
+        partition: PartitionId,
+        error: chalkstream_event_log::Error,
+    ) -> Result<(), Error> {
+        use chalkstream_event_log::Error as LogError;
+        match error {
+            // Taken away meanwhile; a delivery says so in its turn.
+            LogError::NotAssigned { .. } => Ok(()),
+            // The broker is away, or records went meanwhile: `decide` tells what that means.
+            error
+                if error.retry() == Retry::Later
+                    || matches!(error, LogError::OutOfRange { .. }) =>
+            {
+                tracing::warn!(
+                    partition = partition.get(),
+                    error = &error as &dyn std::error::Error,
+                    "a partition cannot be read yet; restoring it again"
+                );
+                self.folder.remove(partition);
+                self.assign(partition, RESTORE_AGAIN);
+                Ok(())
+            }
+            source => Err(Error::Log { doing: "start reading", source: Box::new(source) }),
+        }
+    }
+
     fn stop_partition(&mut self, partition: PartitionId, reason: StopReason) {
         tracing::error!(
             partition = partition.get(),
@@ -203,6 +235,7 @@ impl Driver {
             "a partition is not folded until somebody acts"
         );
         self.folder.remove(partition);
+        self.waits.forget(partition);
         self.show(partition, PartitionStatus::Stopped(reason));
     }
 
@@ -211,15 +244,23 @@ impl Driver {
         partition: PartitionId,
         records: Vec<StoredRecord>,
     ) -> Result<(), Error> {
-        if !self.folder.holds(partition) {
-            return Ok(()); // Stopped, or a delivery from before a revocation.
+        if !self.folder.holds(partition) || self.waits.holds(partition) {
+            return Ok(()); // Stopped, waiting, or a delivery from before a revocation.
         }
-        let delivered = blocking(move || Delivered::decode(partition, records)).await?;
-        let mut blobs = BTreeMap::new();
-        for hash in &delivered.blobs {
-            let fetched = fetch_blob(self.options.blobs.clone(), self.stop.clone(), *hash).await;
-            let Some(bytes) = fetched else { return Ok(()) };
-            blobs.insert(*hash, bytes);
+        let mut delivered = blocking(move || Delivered::decode(partition, records)).await?;
+        let (mut blobs, mut missing) = (BTreeMap::new(), None);
+        for hash in delivered.blobs.clone() {
+            match self.options.blobs.get(hash).await {
+                Ok(bytes) => {
+                    blobs.insert(hash, bytes);
+                }
+                Err(error) => {
+                    // What stands before the record is folded; from it on everything comes again.
+                    delivered.end_before_blob(hash);
+                    missing = Some((hash, error));
+                    break;
+                }
+            }
         }
         let mut folder = self.take_folder();
         let (folder, folded) = blocking(move || {
@@ -233,6 +274,10 @@ impl Driver {
                 if let Some(next) = self.folder.position(partition) {
                     self.show_offset(partition, |at| at.folded = next);
                 }
+                if let Some((hash, error)) = missing {
+                    self.show(partition, PartitionStatus::waiting(&error));
+                    self.waits.begin(partition, self.options.blobs.clone(), hash);
+                }
             }
             Err(error) => {
                 let reason = index_stop(&error)
@@ -241,6 +286,18 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Reads a partition that has waited on from where it stands.
+    async fn blob_arrived(&mut self, partition: PartitionId) -> Result<(), Error> {
+        let Some(next) = self.folder.position(partition) else { return Ok(()) };
+        match self.subscription.start(partition, next).await {
+            Ok(()) => {
+                self.show(partition, PartitionStatus::Running);
+                Ok(())
+            }
+            Err(error) => self.not_started(partition, error),
+        }
     }
 
     /// Starts a flush, with a checkpoint or not, if it is time and none is under way.
@@ -311,7 +368,8 @@ impl Driver {
             if let Some(last) = checkpoint.last {
                 self.options.index.passed(CONSUMER, *partition, last.timestamp());
             }
-            if self.folder.holds(*partition) {
+            // Of a partition that is being given away the next owner moves the offset.
+            if self.progress.borrow().partitions.contains_key(partition) {
                 positions.push((*partition, checkpoint.next));
             }
         }
@@ -343,48 +401,52 @@ impl Driver {
             if let Some(task) = self.restoring.remove(partition) {
                 task.abort();
             }
-        }
-        if partitions.iter().any(|partition| self.folder.holds(*partition)) {
-            self.settle().await?;
-        }
-        for partition in partitions {
-            self.folder.remove(*partition);
+            self.waits.forget(*partition);
         }
         self.progress.send_modify(|progress| {
             for partition in partitions {
                 progress.partitions.remove(partition);
             }
         });
+        if partitions.iter().any(|partition| self.folder.holds(*partition)) {
+            self.settle().await?;
+        }
+        for partition in partitions {
+            self.folder.remove(*partition);
+        }
         self.count_stopped();
         Ok(())
     }
 
-    /// Flushes and checkpoints everything within the deadline.
+    /// Flushes and checkpoints everything within the deadline. Only the waiting is cut short: the
+    /// folder that a thread works on comes back in any case.
     async fn settle(&mut self) -> Result<(), Error> {
-        let deadline = self.options.tuning.settle_deadline;
-        match tokio::time::timeout(deadline, self.settle_without_deadline()).await {
-            Ok(settled) => settled,
-            Err(_elapsed) => {
-                tracing::warn!(
-                    deadline_seconds = deadline.as_secs(),
-                    "could not write everything in time; it is folded again from the last checkpoint"
-                );
-                Ok(())
-            }
-        }
-    }
-
-    async fn settle_without_deadline(&mut self) -> Result<(), Error> {
-        if self.job.is_some() {
-            let done = job_end(&mut self.job).await?;
-            self.job_done(done).await?;
+        let deadline = Instant::now() + self.options.tuning.settle_deadline;
+        if !self.job_settled(deadline).await? {
+            return Ok(());
         }
         if self.folder.has_news() || self.folder.is_beyond_checkpoint() {
             self.start_job(true).await?;
-            let done = job_end(&mut self.job).await?;
-            self.job_done(done).await?;
+            self.job_settled(deadline).await?;
         }
         Ok(())
+    }
+
+    /// Waits for the job that is under way; says whether none is left.
+    async fn job_settled(&mut self, deadline: Instant) -> Result<bool, Error> {
+        if self.job.is_none() {
+            return Ok(true);
+        }
+        match tokio::time::timeout_at(deadline, job_end(&mut self.job)).await {
+            Ok(done) => self.job_done(done?).await.map(|()| true),
+            Err(_elapsed) => {
+                tracing::warn!(
+                    deadline_seconds = self.options.tuning.settle_deadline.as_secs(),
+                    "could not write everything in time; it is folded again from the last checkpoint"
+                );
+                Ok(false)
+            }
+        }
     }
 
     /// Lends the folder to a blocking thread; what stays behind is empty.
@@ -418,21 +480,6 @@ impl Driver {
             }
             true
         });
-    }
-}
-
-/// Waits until the blob is there, or the processor is told to stop.
-async fn fetch_blob(blobs: BlobStore, stop: CancellationToken, hash: BlobHash) -> Option<Bytes> {
-    let mut backoff = Backoff::default();
-    loop {
-        let error = match blobs.get(hash).await {
-            Ok(bytes) => return Some(bytes),
-            Err(error) => error,
-        };
-        tokio::select! {
-            () = stop.cancelled() => return None,
-            () = backoff.wait(&error, "fetching the payload of a control record") => {}
-        }
     }
 }
 

@@ -11,8 +11,8 @@ use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::embedded::EmbeddedLog;
 use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer};
 use chalkstream_stream_processors::{
-    FirstSeen, FirstSeenOptions, Processor, ProcessorHandle, ProcessorOptions, ProcessorTuning,
-    RejectedHandle, RejectedOptions, RejectedWriter,
+    FirstSeen, FirstSeenOptions, PartitionProgress, PartitionStatus, Processor, ProcessorHandle,
+    ProcessorOptions, ProcessorTuning, Progress, RejectedHandle, RejectedOptions, RejectedWriter,
 };
 
 use crate::proxy::Proxy;
@@ -44,6 +44,7 @@ async fn run(action: &str, root: PathBuf) {
         "fold" => fold(&root, &database).await,
         "stop" => expect_stop(&root, &database).await,
         "outage" => outage(&root, &server).await,
+        "late blob" => late_blob(&root, &database).await,
         "sql" => {}
         other => panic!("no action {other}"),
     }
@@ -153,6 +154,34 @@ async fn expect_stop(root: &Path, database: &Database) {
     running.processor.shutdown().await.unwrap();
     running.rejected.shutdown().await.unwrap();
     std::fs::write(root.join("stop.txt"), reason).unwrap();
+}
+
+/// The blob that a control record names arrives while every partition waits for it.
+async fn late_blob(root: &Path, database: &Database) {
+    let running = start(root, database).await;
+    let mut progress = running.processor.watch();
+    let waits = |at: &PartitionProgress| {
+        matches!(at.status, PartitionStatus::Waiting(_)) && at.visible == at.folded
+    };
+    let all_wait = |progress: &Progress| {
+        progress.partitions.len() == crate::support::PARTITIONS as usize
+            && progress.partitions.values().all(waits)
+    };
+    if tokio::time::timeout(DEADLINE, progress.wait_for(all_wait)).await.is_err() {
+        panic!("not every partition waits: {:?}", running.processor.progress());
+    }
+    running.processor.health().unwrap();
+    let why = running.processor.progress().first_wait().unwrap();
+    assert!(why.contains("there is no blob") && why.contains("hint: "), "{why}");
+    // What stands before the record is visible, and nothing behind it.
+    let attempts = database.query_json("SELECT count() AS rows FROM attempts").await.unwrap();
+    assert_eq!(attempts[0]["rows"], crate::pipeline::ANSWERS_BEFORE_THE_BLOB);
+    let blobs = BlobStore::open(root.join("blobs")).unwrap();
+    blobs.put(crate::events::bkt_table(0.9).into()).await.unwrap();
+    running.caught_up().await;
+    assert_eq!(running.processor.progress().first_wait(), None);
+    running.shut_down().await;
+    std::fs::write(root.join("dump.txt"), dump(database).await).unwrap();
 }
 
 /// ClickHouse goes away twice while events keep coming.

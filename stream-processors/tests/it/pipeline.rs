@@ -5,7 +5,7 @@ use chalkstream_schemas::ControlPayload;
 use serde_json::json;
 
 use crate::events::{
-    append, append_control, append_third, bkt_table, event, load_bkt, numbered, record,
+    append, append_control, append_third, bkt_table, conflicting, event, load_bkt, numbered, record,
 };
 use crate::support::{Installation, PARTITIONS, assert_same, ready, rows_of};
 
@@ -91,14 +91,6 @@ async fn control_records_hold_from_their_offset_on_and_once_per_id() {
     let installation = Installation::new();
     let blobs = chalkstream_event_log::blobs::BlobStore::open(installation.path("blobs")).unwrap();
     let hash = blobs.put(bkt_table(0.9).into()).await.unwrap();
-    let answer = |number: u64| {
-        let raw = json!({
-            "id": uuid::Uuid::from_u128(u128::from(number)).to_string(),
-            "type": "answer_submitted", "user_id": format!("u{number}"),
-            "data": {"item_id": "i", "skill_ids": ["common"], "correct": true},
-        });
-        record(&event("lincoln", &raw, 1_767_700_000_000), PARTITIONS)
-    };
     installation
         .with_log(async |log| {
             append(&*log, (0..20).map(answer).collect()).await;
@@ -169,4 +161,86 @@ async fn another_log_or_a_trimmed_one_stops_with_what_to_do() {
         .await;
     installation.must("stop", &[]);
     assert!(stop().contains("the log begins at"), "{}", stop());
+}
+
+pub(crate) const ANSWERS_BEFORE_THE_BLOB: u64 = 120;
+
+fn answer(number: u64) -> chalkstream_event_log::NewRecord {
+    let raw = json!({
+        "id": uuid::Uuid::from_u128(u128::from(number)).to_string(),
+        "type": "answer_submitted", "user_id": format!("u{number}"),
+        "data": {"item_id": "i", "skill_ids": ["common"], "correct": true},
+    });
+    record(&event("lincoln", &raw, 1_767_700_000_000), PARTITIONS)
+}
+
+/// Only the partition waits: what was folded before becomes visible meanwhile.
+#[tokio::test]
+async fn a_blob_that_arrives_late_is_waited_for() {
+    if !ready() {
+        return;
+    }
+    let fill = async |installation: &Installation| {
+        let hash = *blake3::hash(&bkt_table(0.9)).as_bytes();
+        installation
+            .with_log(async |log| {
+                append(&*log, (0..ANSWERS_BEFORE_THE_BLOB).map(answer).collect()).await;
+                let table = ControlPayload::Blob { hash, bytes: bkt_table(0.9).len() as u64 };
+                append_control(&*log, &load_bkt(1, "late", table), 1).await;
+                append(&*log, (1_000..1_100).map(answer).collect()).await;
+                let inline = load_bkt(2, "inline", ControlPayload::Inline(bkt_table(0.4)));
+                append_control(&*log, &inline, 1).await;
+                append(&*log, (2_000..2_050).map(answer).collect()).await;
+            })
+            .await;
+    };
+    let expected = Installation::new();
+    let blobs = chalkstream_event_log::blobs::BlobStore::open(expected.path("blobs")).unwrap();
+    blobs.put(bkt_table(0.9).into()).await.unwrap();
+    fill(&expected).await;
+    expected.must("fold", &[]);
+    let late = Installation::new();
+    fill(&late).await;
+    late.must("late blob", &[]);
+    assert_same(&late.dump(), &expected.dump(), "with a blob that came late");
+    assert_eq!(rows_of(&late.dump(), "attempts_raw").len(), 120 + 100 + 50);
+}
+
+/// The index is filled from `events` where the log no longer has the records.
+#[tokio::test]
+async fn duplicates_of_what_the_log_has_trimmed_are_found() {
+    if !ready() {
+        return;
+    }
+    let again = async |installation: &Installation| {
+        installation
+            .with_log(async |log| {
+                // 30 events of the first third once more, the second third, and ids of the first
+                // with other content.
+                append_third(&*log, 1).await;
+                let conflicts = (300..340).map(|n| record(&conflicting(n), PARTITIONS));
+                let repeated = (0..300).map(|n| record(&numbered(n), PARTITIONS));
+                append(&*log, repeated.chain(conflicts).collect()).await;
+            })
+            .await;
+    };
+    let expected = Installation::new();
+    expected.with_log(async |log| append_third(&*log, 0).await).await;
+    again(&expected).await;
+    expected.must("fold", &[]);
+
+    let trimmed = Installation::new();
+    trimmed.with_log(async |log| append_third(&*log, 0).await).await;
+    trimmed.must("fold", &[]);
+    trimmed
+        .with_log(async |log| {
+            let events = chalkstream_event_log::Topic::Events;
+            let gone = log.trim(events, chalkstream_schemas::Timestamp::MAX).await.unwrap();
+            assert!(gone > 800, "only {gone} records went");
+        })
+        .await;
+    std::fs::remove_dir_all(trimmed.path("index")).unwrap();
+    again(&trimmed).await;
+    trimmed.must("fold", &[]);
+    assert_same(&trimmed.dump(), &expected.dump(), "below a trimmed log");
 }
