@@ -15,7 +15,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use chalkstream_ingest::{IngestOptions, Span};
+pub(crate) use chalkstream_ingest::{
+    ByteSize, DedupKind, DedupOptions, IngestOptions, RedisUrl, Span,
+};
 pub(crate) use keys::redacted;
 pub(crate) use load::{ConfigError, Overrides, load};
 
@@ -45,8 +47,32 @@ pub(crate) struct Log {
     /// Replicas of topics that are created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) replication: Option<u16>,
+    pub(crate) breaker: Breaker,
+    pub(crate) spool: Spool,
     /// Any property of librdkafka.
     pub(crate) kafka: BTreeMap<String, String>,
+}
+
+/// When ingest holds Kafka for slow or down, and when it asks again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Breaker {
+    /// An append that is not acknowledged after so long opens the breaker.
+    pub(crate) slow_after: Span,
+    /// How often an open breaker asks.
+    pub(crate) probe_every: Span,
+}
+
+/// Where ingest keeps events while Kafka does not take them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Spool {
+    pub(crate) enabled: bool,
+    /// Its folder; `<data_dir>/spool` where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<PathBuf>,
+    /// Records that may wait in it; above it the answer is 503.
+    pub(crate) max_bytes: ByteSize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,8 +182,22 @@ impl Default for Log {
             partitions: 12,
             brokers: "127.0.0.1:9092".to_owned(),
             replication: None,
+            breaker: Breaker::default(),
+            spool: Spool::default(),
             kafka: BTreeMap::new(),
         }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { slow_after: Span::secs(3), probe_every: Span::secs(1) }
+    }
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self { enabled: false, path: None, max_bytes: ByteSize::mib(1024) }
     }
 }
 
@@ -197,8 +237,19 @@ impl Default for Shutdown {
 
 /// The defaults with every optional value set: the source of the list of known keys.
 fn every_key_set() -> Config {
+    let dedup = DedupOptions {
+        redis_url: RedisUrl::try_from("redis://127.0.0.1:6379".to_owned()).ok(),
+        redis_url_file: Some(PathBuf::from("redis-url")),
+        redis_ca_file: Some(PathBuf::from("redis-ca.pem")),
+        ..DedupOptions::default()
+    };
     Config {
-        log: Log { replication: Some(3), ..Log::default() },
+        ingest: IngestOptions { dedup, ..IngestOptions::default() },
+        log: Log {
+            replication: Some(3),
+            spool: Spool { path: Some(PathBuf::from("spool")), ..Spool::default() },
+            ..Log::default()
+        },
         clickhouse: ClickHouse {
             url: url::Url::parse("http://127.0.0.1:8123").ok(),
             password_file: Some(PathBuf::from("password")),

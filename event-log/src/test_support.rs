@@ -4,11 +4,16 @@
 //! script that runs it waits on a pipe from here.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "for tests only")]
 
+mod redis;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+pub use self::redis::RedisServer;
 
 /// A running broker.
 #[derive(Debug)]
@@ -32,7 +37,37 @@ impl Broker {
 
     /// Starts one more broker, for a test that troubles it; the error says what is missing.
     pub fn start() -> Result<Self, String> {
-        start()
+        start(None, None)
+    }
+
+    /// The same on a folder, whose data stay: started there again, it has them, and its address.
+    /// A new one sends its clients to the port `advertised`, if there is one.
+    pub fn start_on(folder: &Path, advertised: Option<u16>) -> Result<Self, String> {
+        start(Some(folder), advertised)
+    }
+
+    /// Sends the broker's process a signal, such as `-STOP`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.pid.to_string()]).status().unwrap();
+        assert!(sent.success(), "kill {name} {}: {sent}", self.pid);
+    }
+
+    /// Stops it as an administrator does, and waits for its end.
+    pub fn stop(self) {
+        self.signal("-TERM");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let stat = format!("/proc/{}/stat", self.pid);
+        // A zombie has ended: its script, which is its parent, may not have noticed yet.
+        let runs = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        while runs() {
+            assert!(Instant::now() < deadline, "the broker {} did not stop", self.pid);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// kill -9, and waits for its end.
+    pub fn kill(self) {
+        self.signal("-KILL");
     }
 }
 
@@ -48,7 +83,7 @@ impl Drop for Broker {
 /// missing that it needs, and `CHALKSTREAM_ALLOW_SKIP=1` allows to go on without.
 pub fn kafka() -> Option<&'static Broker> {
     static BROKER: OnceLock<Result<Broker, String>> = OnceLock::new();
-    match BROKER.get_or_init(start) {
+    match BROKER.get_or_init(Broker::start) {
         Ok(broker) => Some(broker),
         Err(reason) if std::env::var("CHALKSTREAM_ALLOW_SKIP").as_deref() == Ok("1") => {
             println!("skipped: {reason}");
@@ -65,10 +100,12 @@ pub fn unique_prefix() -> String {
     format!("t{}-{serial}.", std::process::id())
 }
 
-fn start() -> Result<Broker, String> {
+fn start(folder: Option<&Path>, advertised: Option<u16>) -> Result<Broker, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/dev/kafka");
     let mut child = Command::new(&script)
         .arg("run")
+        .args(folder)
+        .envs(advertised.map(|port| ("KAFKA_ADVERTISED", port.to_string())))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

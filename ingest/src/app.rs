@@ -6,16 +6,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use chalkstream_event_log::{EventLog, SeenIndex};
+use chalkstream_event_log::{Intake, SeenIndex};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::broadcast;
 
 use crate::admission::Admission;
 use crate::clock::Clock;
+use crate::condition::Durability;
 use crate::credential::Gate;
 use crate::dedup::Reservations;
 use crate::keys::KeyStore;
+use crate::metrics::durability::DurabilityCollector;
 use crate::metrics::events::Books;
 use crate::metrics::{Gauges, IngestCollector, Metrics};
 use crate::options::{IngestOptions, OptionsError};
@@ -28,7 +30,7 @@ use crate::tail::TailedEvent;
 #[derive(Debug)]
 pub struct IngestParts {
     /// Where events become durable.
-    pub log: Arc<dyn EventLog>,
+    pub log: Arc<dyn Intake>,
     /// Which events the log has acknowledged.
     pub seen: Arc<dyn SeenIndex>,
     /// Who may send events.
@@ -53,6 +55,7 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pipeline: Pipeline,
     pub(crate) lifecycle: Lifecycle,
+    pub(crate) durability: Durability,
     pub(crate) registry: Registry,
     pub(crate) openapi: bytes::Bytes,
 }
@@ -75,6 +78,8 @@ impl Ingest {
         };
         let collector = IngestCollector { metrics: Arc::clone(&metrics), gauges };
         registry.register_collector(Box::new(collector));
+        let durability = Durability { log: Arc::clone(&log), seen: Arc::clone(&seen) };
+        registry.register_collector(Box::new(DurabilityCollector(durability.clone())));
         let pipeline = Pipeline {
             log,
             seen,
@@ -86,7 +91,17 @@ impl Ingest {
         };
         let lifecycle = Lifecycle::default();
         let openapi = crate::openapi::document();
-        let app = App { options, gate, admission, metrics, pipeline, lifecycle, registry, openapi };
+        let app = App {
+            options,
+            gate,
+            admission,
+            metrics,
+            pipeline,
+            lifecycle,
+            durability,
+            registry,
+            openapi,
+        };
         Ok(Self { app: Arc::new(app) })
     }
 

@@ -4,11 +4,15 @@
 //! sizes and durations carry their unit in the text (`"64KiB"`, `"400d"`).
 //! Not here: where the configuration comes from (the binary), and keys ([`crate::keys`]).
 
+mod dedup;
+
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+pub use self::dedup::{DedupKind, DedupOptions, RedisUrl};
 
 /// Options of ingest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +47,8 @@ pub struct IngestOptions {
     pub retry_after: Span,
     /// How long a shutdown waits for requests in flight.
     pub drain_timeout: Span,
+    /// What answers clients about duplicates.
+    pub dedup: DedupOptions,
 }
 
 impl Default for IngestOptions {
@@ -62,6 +68,7 @@ impl Default for IngestOptions {
             request_timeout: Span::secs(30),
             retry_after: Span::secs(1),
             drain_timeout: Span::secs(20),
+            dedup: DedupOptions::default(),
         }
     }
 }
@@ -93,6 +100,9 @@ pub enum OptionsError {
         /// The key at fault.
         key: &'static str,
     },
+    /// Redis without its address.
+    #[error("ingest.dedup.kind is \"redis\", but ingest.dedup.redis_url is not set")]
+    NoRedisUrl,
 }
 
 impl IngestOptions {
@@ -114,7 +124,7 @@ impl IngestOptions {
                 return Err(OptionsError::ZeroTimeout { key });
             }
         }
-        Ok(())
+        self.dedup.validate()
     }
 }
 

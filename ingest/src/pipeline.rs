@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use chalkstream_event_log::{
-    AppendError, EventLog, NewRecord, SeenIndex, Topic, partition_of, record_key,
+    AppendError, Intake, Kept, NewRecord, SeenIndex, Topic, partition_of, record_key,
 };
 use chalkstream_schemas::record::encode_event;
 use chalkstream_schemas::{
-    EventIdentity, LogOffset, ParseContext, PartitionId, RejectedRecord, Rejection, parse_event,
+    EventIdentity, ParseContext, PartitionId, RejectedRecord, Rejection, parse_event,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -46,7 +46,7 @@ const EVENTS_PER_TURN: usize = 512;
 /// What every request works with.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
-    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) log: Arc<dyn Intake>,
     pub(crate) seen: Arc<dyn SeenIndex>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: Arc<IngestOptions>,
@@ -215,7 +215,7 @@ impl Pipeline {
         Vec::new()
     }
 
-    async fn append_events(&self, new: &[Candidate]) -> Vec<Result<LogOffset, AppendError>> {
+    async fn append_events(&self, new: &[Candidate]) -> Vec<Result<Kept, AppendError>> {
         if new.is_empty() {
             return Vec::new();
         }
@@ -255,7 +255,7 @@ impl Pipeline {
         &self,
         request: &Request<'_>,
         rejections: &[(Undecided, Rejection)],
-    ) -> Vec<Result<LogOffset, AppendError>> {
+    ) -> Vec<Result<Kept, AppendError>> {
         if rejections.is_empty() {
             return Vec::new();
         }
@@ -276,7 +276,7 @@ impl Pipeline {
         topic: Topic,
         records: Vec<NewRecord>,
         call: LogCall,
-    ) -> Vec<Result<LogOffset, AppendError>> {
+    ) -> Vec<Result<Kept, AppendError>> {
         let asked = records.len();
         let mut results = self.log.append(topic, records).await;
         if results.len() != asked {
@@ -299,7 +299,7 @@ impl Pipeline {
 
     /// Tells the index what the log acknowledged. If it cannot keep that, the events are durable
     /// all the same: a retry is taken again, and the processors drop it.
-    async fn commit(&self, new: &[Candidate], appended: &[Result<LogOffset, AppendError>]) {
+    async fn commit(&self, new: &[Candidate], appended: &[Result<Kept, AppendError>]) {
         let acknowledged = new
             .iter()
             .zip(appended)

@@ -3,6 +3,8 @@
 
 mod embedded;
 mod kafka;
+mod outage;
+mod redis;
 
 use chalkstream_event_log::conformance::crash;
 

@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use chalkstream_event_log::AppendError;
+use chalkstream_event_log::{AppendError, Kept};
 use chalkstream_schemas::{
-    ContentHash, EventIdentity, LearningEvent, LogOffset, RefuseReason, RejectReason,
+    ContentHash, EventIdentity, LearningEvent, RefuseReason, RejectReason,
     RejectedRecord, Rejection, Timestamp,
 };
 
@@ -94,10 +94,10 @@ impl<'a> Request<'a> {
     pub(super) fn settle_appended(
         &mut self,
         candidate: Candidate,
-        result: Result<LogOffset, AppendError>,
+        result: Result<Kept, AppendError>,
     ) {
         match result {
-            Ok(_offset) => self.settle_accepted(candidate),
+            Ok(_durable) => self.settle_accepted(candidate),
             Err(AppendError::TooLarge { bytes, limit_bytes }) => {
                 let message = format!(
                     "the event takes {bytes} bytes in the log, which takes {limit_bytes}; send less `data`"
@@ -108,6 +108,7 @@ impl<'a> Request<'a> {
                 AppendError::Busy { .. }
                 | AppendError::NoSuchPartition { .. }
                 | AppendError::Stopped { .. }
+                | AppendError::Unavailable { .. }
                 | AppendError::Unacknowledged { .. },
             ) => self.refuse(candidate),
         }
@@ -148,12 +149,12 @@ impl<'a> Request<'a> {
     pub(super) fn settle_rejections(
         &mut self,
         rejections: Vec<(Undecided, Rejection)>,
-        kept: Vec<Result<LogOffset, AppendError>>,
+        kept: Vec<Result<Kept, AppendError>>,
     ) {
         for ((token, mut rejection), kept) in rejections.into_iter().zip(kept) {
             let id = rejection.id.take();
             let fate = match kept {
-                Ok(_offset) => Fate::Rejected(Box::new(rejection)),
+                Ok(_durable) => Fate::Rejected(Box::new(rejection)),
                 Err(_logged) => Fate::Refused(RefuseReason::Unavailable),
             };
             self.ledger.settle(token, id, fate);

@@ -8,6 +8,7 @@
 
 mod answers;
 mod bombs;
+mod clock;
 mod concurrency;
 mod documents;
 mod faults;
