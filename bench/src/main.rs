@@ -2,12 +2,14 @@
 //!
 //! - ingest on Kafka beside the floor server (hyper, parse, produce), batches of 500;
 //! - one event a request at 1,000 requests/s: latency on Kafka, on the embedded log, of the floor;
+//! - the index of seen events, on this node and with Redis;
 //! - standalone, from HTTP until visible to SQL, with the rows written and the bytes an event takes.
 //!
 //! Absolute figures depend on the machine, which is printed; the ratios are what to compare.
 
 mod events;
 mod floor;
+mod index;
 mod load;
 mod server;
 
@@ -28,6 +30,9 @@ struct Options {
     /// Bootstrap address of a running Kafka broker; without it what needs Kafka is left out
     #[arg(long)]
     kafka: Option<String>,
+    /// Address of a running Redis server; without it what needs Redis is left out
+    #[arg(long)]
+    redis: Option<String>,
     /// Events of each throughput run
     #[arg(long, default_value_t = 1_000_000)]
     events: u64,
@@ -56,6 +61,7 @@ async fn main() -> Result<()> {
     } else {
         say("Kafka: left out (no --kafka)");
     }
+    index::measure(folder.path(), options.redis.as_deref()).await?;
     standalone(&options, folder.path()).await
 }
 
