@@ -138,7 +138,8 @@ impl Breaker {
 
     /// Whether calls are made now.
     pub fn state(&self) -> BreakerState {
-        match *self.inner.circuit.lock() {
+        let circuit = *self.inner.circuit.lock();
+        match circuit {
             Circuit::Closed => BreakerState::Closed,
             Circuit::Open => BreakerState::Open,
             Circuit::HalfOpen { .. } => BreakerState::HalfOpen,
