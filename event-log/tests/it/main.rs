@@ -1,5 +1,9 @@
 //! The suite of `event-log` on both logs, and what is special to each.
-#![expect(clippy::unwrap_used, reason = "the helpers of tests may unwrap as the tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "the helpers of tests may unwrap and tell as the tests do"
+)]
 
 mod embedded;
 mod kafka;
