@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use chalkstream_event_log::{AppendError, Kept};
 use chalkstream_schemas::{
-    ContentHash, EventIdentity, LearningEvent, RefuseReason, RejectReason,
-    RejectedRecord, Rejection, Timestamp,
+    ContentHash, EventIdentity, LearningEvent, RefuseReason, RejectReason, RejectedRecord,
+    Rejection, Timestamp,
 };
 
 use crate::decode::Batch;
