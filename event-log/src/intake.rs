@@ -7,6 +7,9 @@
 //! and one trial append is acknowledged. With a spool they are made durable on this machine and
 //! forwarded when Kafka answers again.
 //!
+//! When Kafka answers again and little is left in the spool, new records wait for their partition to
+//! be forwarded, at most `slow_after`, and then go to Kafka itself.
+//!
 //! Always true: `Ok` means durable, and says where. An append that is given up is at most
 //! `Unacknowledged`: what Kafka still makes of it is a copy.
 //!
@@ -221,6 +224,14 @@ impl GuardedLog {
         topic: Topic,
         records: Vec<NewRecord>,
     ) -> Vec<Result<Kept, AppendError>> {
+        if self.answers() && spool.hands_over(topic, &records) {
+            // Kafka answers and little is left: what comes now goes to Kafka itself, right after.
+            tokio::select! {
+                () = spool.until_clear(topic, &records) => {}
+                () = self.breaker.until_open() => {}
+                () = tokio::time::sleep(self.slow_after) => {}
+            }
+        }
         let count = records.len();
         let mut to_spool = Part::default();
         let mut to_log = Part::default();

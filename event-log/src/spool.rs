@@ -39,6 +39,10 @@ use crate::{AppendError, Error, EventLog, NewRecord, Topic};
 /// After a write that failed, so long nothing is written: most likely the disk is full.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
+/// With so little left new records wait for their partition instead of following through the spool:
+/// under steady load it would never be empty otherwise.
+const HAND_OVER_BYTES: u64 = 8 << 20;
+
 /// How a spool is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpoolOptions {
@@ -100,6 +104,8 @@ pub struct Spool {
     making: tokio::sync::Mutex<()>,
     /// Something was spooled.
     filled: Notify,
+    /// Records left it.
+    shrunk: watch::Sender<u64>,
     /// Why nothing is written now, and until when.
     paused: Mutex<Option<(Instant, Arc<str>)>>,
     /// Why nothing is forwarded now.
@@ -138,6 +144,7 @@ impl Spool {
             segments: Mutex::new(segments),
             making: tokio::sync::Mutex::default(),
             filled: Notify::new(),
+            shrunk: watch::Sender::new(0),
             paused: Mutex::default(),
             stuck: Mutex::default(),
             forwarder: Mutex::default(),
@@ -162,6 +169,23 @@ impl Spool {
         }
         let partitions: BTreeSet<_> = records.iter().map(|record| record.partition).collect();
         Some(partitions.into_iter().filter(|of| segments.holds(topic, *of)).collect())
+    }
+
+    /// Whether it is so near its end that the partitions of the records are worth waiting for.
+    pub(crate) fn hands_over(&self, topic: Topic, records: &[NewRecord]) -> bool {
+        let nearly_empty = self.segments.lock().bytes() <= HAND_OVER_BYTES;
+        nearly_empty && self.follows(topic, records).is_some_and(|follows| !follows.is_empty())
+    }
+
+    /// Waits until none of the records' partitions waits here any more.
+    pub(crate) async fn until_clear(&self, topic: Topic, records: &[NewRecord]) {
+        let mut shrunk = self.shrunk.subscribe();
+        while self.follows(topic, records).is_some_and(|follows| !follows.is_empty()) {
+            // The sender lives as long as `self`.
+            if shrunk.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Makes the records durable here; one outcome per record in the order given. What was begun
@@ -213,6 +237,7 @@ impl Spool {
         }
         let LetGo { log, remove } = self.segments.lock().settle(claim, &outcomes, failed.is_some());
         segments::close_aside(log);
+        self.shrunk.send_modify(|times| *times += 1);
         if let Some(number) = remove {
             // Nothing in it was acknowledged.
             self.remove_unused(number).await;

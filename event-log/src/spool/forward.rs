@@ -165,6 +165,7 @@ async fn append_round(
             let sizes: Vec<_> = records.iter().map(size).collect();
             spool.breaker.succeeded();
             spool.segments.lock().forwarded(number, lane, &sizes, last.offset.next());
+            spool.shrunk.send_modify(|times| *times += 1);
         }
         if let Some(error) = outcomes.into_iter().find_map(Result::err) {
             failed = Some((lane, error));

@@ -150,6 +150,10 @@ impl Segments {
         self.records == 0
     }
 
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(super) fn holds(&self, topic: Topic, partition: PartitionId) -> bool {
         self.lanes.get(&(topic, partition)).is_some_and(|records| *records > 0)
     }
