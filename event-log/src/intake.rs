@@ -229,7 +229,7 @@ impl GuardedLog {
             tokio::select! {
                 () = spool.until_clear(topic, &records) => {}
                 () = self.breaker.until_open() => {}
-                () = tokio::time::sleep(self.slow_after) => {}
+                () = tokio::time::sleep(self.slow_after) => self.breaker.failed(),
             }
         }
         let count = records.len();
