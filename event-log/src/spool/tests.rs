@@ -287,6 +287,37 @@ async fn a_spool_is_never_forwarded_to_another_log() {
     open(&other).await.expect("an empty spool is for any log").close().await.unwrap();
 }
 
+/// Nobody pauses for the spool to become empty; it is left all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_steady_load_records_go_to_the_log_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Moody::open(&folder.path().join("log"));
+    let guarded = guarded(&log, SpoolOptions::new(folder.path().join("spool"))).await;
+    log.set(Mood::Hangs);
+    let mut learners = tokio::task::JoinSet::new();
+    for learner in 0..6_u32 {
+        let guarded = Arc::clone(&guarded);
+        learners.spawn(async move {
+            let (mut spooled, mut direct) = (0, 0);
+            // Until it has been through the spool, and then past it for a while.
+            while spooled == 0 || direct < 50 {
+                let records = vec![record(learner % PARTITIONS, "x")];
+                match guarded.append(Topic::Events, records).await[0] {
+                    Ok(Kept::InSpool) => (spooled, direct) = (spooled + 1, 0),
+                    Ok(Kept::InLog(_)) => direct += 1,
+                    Err(_) => {}
+                }
+            }
+        });
+    }
+    until("records to wait", || waiting(&guarded) > 100).await;
+    log.set(Mood::Answers);
+    let all = async { while learners.join_next().await.transpose().unwrap().is_some() {} };
+    tokio::time::timeout(LIMIT, all).await.expect("the spool is never left");
+    assert_eq!((waiting(&guarded), state(&guarded)), (0, BreakerState::Closed));
+    guarded.close().await.unwrap();
+}
+
 /// The disk under the spool is full: refused; what it acknowledged is forwarded, and that makes room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_under_the_spool_refuses_and_forwarding_makes_room() {
