@@ -57,10 +57,11 @@ demo: build ## Real learners' events through the whole pipeline, every figure ch
 .PHONY: bench
 bench: build ## Measure against the floor, with machine and versions
 	@deploy/dev/preflight test
-	@folder=$$(mktemp --directory); trap 'deploy/dev/kafka stop "$$folder"; rm -rf "$$folder"' EXIT; \
-		deploy/dev/kafka start "$$folder" > /dev/null; \
+	@folder=$$(mktemp --directory); trap 'deploy/dev/kafka stop "$$folder"; deploy/dev/redis stop "$$folder/redis"; rm -rf "$$folder"' EXIT; \
+		deploy/dev/kafka start "$$folder" > /dev/null; deploy/dev/redis start "$$folder/redis" > /dev/null; \
 		"$(CARGO_TARGET_DIR)/release/chalkstream-bench" \
-			--binary bin/chalkstream --kafka "$$(deploy/dev/kafka port "$$folder")"
+			--binary bin/chalkstream --kafka "$$(deploy/dev/kafka port "$$folder")" \
+			--redis "127.0.0.1:$$(cat "$$folder/redis/port")"
 
 .PHONY: soak
 soak: build ## The long form of tests: 20 kills each, troubles of half a minute, a million bodies

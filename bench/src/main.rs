@@ -3,6 +3,7 @@
 //! - ingest on Kafka beside the floor server (hyper, parse, produce), batches of 500;
 //! - one event a request at 1,000 requests/s: latency on Kafka, on the embedded log, of the floor;
 //! - one key's flood at 20 times its limit: another key's latency beside its quiet value;
+//! - the index of seen events, on this node and with Redis;
 //! - standalone, from HTTP until visible to SQL, with the rows written and the bytes an event takes.
 //!
 //! Absolute figures depend on the machine, which is printed; the ratios are what to compare.
@@ -10,6 +11,7 @@
 mod events;
 mod flood;
 mod floor;
+mod index;
 mod load;
 mod server;
 
@@ -30,6 +32,9 @@ struct Options {
     /// Bootstrap address of a running Kafka broker; without it what needs Kafka is left out
     #[arg(long)]
     kafka: Option<String>,
+    /// Address of a running Redis server; without it what needs Redis is left out
+    #[arg(long)]
+    redis: Option<String>,
     /// Events of each throughput run
     #[arg(long, default_value_t = 1_000_000)]
     events: u64,
@@ -64,10 +69,11 @@ async fn main() -> Result<()> {
     } else {
         say("Kafka: left out (no --kafka)");
     }
-    match options.flood_only {
-        true => Ok(()),
-        false => standalone(&options, folder.path()).await,
+    if options.flood_only {
+        return Ok(());
     }
+    index::measure(folder.path(), options.redis.as_deref()).await?;
+    standalone(&options, folder.path()).await
 }
 
 fn machine(options: &Options) -> Result<()> {

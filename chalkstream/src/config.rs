@@ -17,7 +17,10 @@ use chalkstream_ingest::KeysOptions;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::telemetry::Telemetry;
-pub(crate) use chalkstream_ingest::{IngestOptions, KeysHome, MetricsOptions, Span, TlsOptions};
+pub(crate) use chalkstream_ingest::{
+    ByteSize, DedupKind, DedupOptions, IngestOptions, KeysHome, MetricsOptions, RedisUrl, Span,
+    TlsOptions,
+};
 pub(crate) use keys::{changed as changed_keys, redacted};
 #[cfg(test)]
 use load::load;
@@ -54,8 +57,32 @@ pub(crate) struct Log {
     /// Where large payloads of control records are; `<data_dir>/blobs` where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) blobs: Option<PathBuf>,
+    pub(crate) breaker: Breaker,
+    pub(crate) spool: Spool,
     /// Any property of librdkafka.
     pub(crate) kafka: BTreeMap<String, String>,
+}
+
+/// When ingest holds Kafka for slow or down, and when it asks again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Breaker {
+    /// An append that is not acknowledged after so long opens the breaker.
+    pub(crate) slow_after: Span,
+    /// How often an open breaker asks.
+    pub(crate) probe_every: Span,
+}
+
+/// Where ingest keeps events while Kafka does not take them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Spool {
+    pub(crate) enabled: bool,
+    /// Its folder; `<data_dir>/spool` where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<PathBuf>,
+    /// Records that may wait in it; above it the answer is 503.
+    pub(crate) max_bytes: ByteSize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,8 +212,22 @@ impl Default for Log {
             brokers: "127.0.0.1:9092".to_owned(),
             replication: None,
             blobs: None,
+            breaker: Breaker::default(),
+            spool: Spool::default(),
             kafka: BTreeMap::new(),
         }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { slow_after: Span::secs(3), probe_every: Span::secs(1) }
+    }
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self { enabled: false, path: None, max_bytes: ByteSize::mib(1024) }
     }
 }
 
@@ -233,14 +274,26 @@ impl Default for Logging {
 /// The defaults with every optional value set: the source of the list of known keys.
 fn every_key_set() -> Config {
     let path = || Some(PathBuf::from("file"));
+    let dedup = DedupOptions {
+        redis_url: RedisUrl::try_from("redis://127.0.0.1:6379".to_owned()).ok(),
+        redis_url_file: path(),
+        redis_ca_file: path(),
+        ..DedupOptions::default()
+    };
     Config {
         ingest: IngestOptions {
             keys: KeysOptions { store: Some(KeysHome::File) },
             metrics: MetricsOptions { token_file: path(), ..MetricsOptions::default() },
             tls: TlsOptions { cert: path(), key: path(), client_ca: path() },
+            dedup,
             ..IngestOptions::default()
         },
-        log: Log { replication: Some(3), blobs: Some(PathBuf::from("blobs")), ..Log::default() },
+        log: Log {
+            replication: Some(3),
+            blobs: path(),
+            spool: Spool { path: path(), ..Spool::default() },
+            ..Log::default()
+        },
         clickhouse: ClickHouse {
             url: url::Url::parse("http://127.0.0.1:8123").ok(),
             password_file: Some(PathBuf::from("password")),

@@ -14,6 +14,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
+use chalkstream_event_log::breaker::BreakerState;
+use chalkstream_event_log::intake::IntakeStatus;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{Access, Client, access, running};
@@ -29,6 +31,8 @@ pub(crate) struct Status {
     /// Why something is not processed, with what to do.
     pub(crate) trouble: Option<String>,
     pub(crate) log: Option<LogStatus>,
+    /// How events get into Kafka.
+    pub(crate) intake: Option<IntakeReport>,
     /// Events acknowledged that the views do not show yet.
     pub(crate) processor_lag: Option<u64>,
     /// Events acknowledged that the lake does not hold yet.
@@ -47,6 +51,50 @@ pub(crate) struct LogStatus {
     pub(crate) events: u64,
     /// Records of `chalkstream.rejected`: rejected events, and counts of outcomes.
     pub(crate) rejected: u64,
+}
+
+/// Ingest's way into Kafka, for `doctor`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct IntakeReport {
+    /// `closed` while Kafka answers, `open` while it does not, `half_open` on trial.
+    pub(crate) breaker: String,
+    pub(crate) spool: Option<SpoolReport>,
+}
+
+/// What waits on this disk for Kafka, for `doctor`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SpoolReport {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) max_bytes: u64,
+    pub(crate) oldest_age_seconds: Option<u64>,
+    /// Records since the start.
+    pub(crate) forwarded: u64,
+    /// Why it takes or forwards nothing, with what to do.
+    pub(crate) trouble: Option<String>,
+}
+
+impl IntakeReport {
+    fn of(status: &IntakeStatus) -> Self {
+        let spool = status.spool.as_ref().map(|spool| SpoolReport {
+            records: spool.records,
+            bytes: spool.bytes,
+            max_bytes: spool.max_bytes,
+            oldest_age_seconds: spool.oldest_age.map(|age| age.as_secs()),
+            forwarded: spool.forwarded,
+            trouble: match (&spool.shut, &spool.stuck) {
+                (Some(why), _) => Some(format!(
+                    "the spool cannot be written: {why}; hint: make room on its disk, or let Kafka take what is in it"
+                )),
+                (None, Some(why)) => Some(format!(
+                    "the spool cannot be forwarded: {why}; hint: what is in it is safe; mend what Kafka refuses"
+                )),
+                (None, None) => None,
+            },
+        });
+        let breaker = status.breaker.map_or(BreakerState::Closed, |breaker| breaker.state);
+        Self { breaker: breaker.as_str().to_owned(), spool }
+    }
 }
 
 /// Waits until the lake holds what was acknowledged before the request.

@@ -50,6 +50,7 @@ impl Layout {
         keys = "keys.toml";
         schools = "schools.toml";
         log = "log";
+        spool = "spool";
         index = "index";
         clickhouse = "clickhouse";
         lake = "lake";

@@ -9,14 +9,16 @@ use anyhow::{Context, Result};
 use chalkstream_batch_jobs::lake::{Lake, LakeOptions};
 use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::embedded::{EmbeddedLog, EmbeddedOptions as EmbeddedLogOptions};
+use chalkstream_event_log::intake::{GuardOptions, GuardedLog};
 use chalkstream_event_log::kafka::{KafkaLog, KafkaOptions};
-use chalkstream_event_log::seen::LocalIndex;
-use chalkstream_event_log::{EventLog, SeenIndex};
+use chalkstream_event_log::seen::{LocalIndex, RedisOptions, SharedIndex};
+use chalkstream_event_log::spool::SpoolOptions;
+use chalkstream_event_log::{EventLog, Intake, SeenIndex};
 use chalkstream_ingest::{KeyStore, KeysHome};
 use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer};
 use chalkstream_stream_processors::first_seen::{FirstSeen, FirstSeenOptions};
 
-use crate::config::{Config, LogKind};
+use crate::config::{Config, DedupKind, DedupOptions, LogKind};
 use crate::folder::{DataFolder, Layout};
 use crate::registrar::Registrar;
 use crate::schools::SchoolBook;
@@ -34,6 +36,16 @@ pub(crate) struct OpenLog {
     pub(crate) log: Arc<dyn EventLog>,
     /// The same log where it is embedded, to be asked whether it still writes.
     pub(crate) embedded: Option<Arc<EmbeddedLog>>,
+    /// The same log where it is Kafka.
+    kafka: Option<Arc<KafkaLog>>,
+}
+
+/// Where ingest puts events.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenIntake {
+    pub(crate) intake: Arc<dyn Intake>,
+    /// What stands before Kafka, to be closed before it.
+    pub(crate) guarded: Option<Arc<GuardedLog>>,
 }
 
 pub(crate) async fn open_log(config: &Config, layout: &Layout) -> Result<OpenLog> {
@@ -43,11 +55,13 @@ pub(crate) async fn open_log(config: &Config, layout: &Layout) -> Result<OpenLog
             options.partitions = config.log.partitions;
             let opened = tokio::task::spawn_blocking(move || EmbeddedLog::open(options)).await;
             let log = opened.context("opening the log had a bug")??;
-            Ok(OpenLog { log: Arc::clone(&log) as Arc<dyn EventLog>, embedded: Some(log) })
+            let opened = Arc::clone(&log) as Arc<dyn EventLog>;
+            Ok(OpenLog { log: opened, embedded: Some(log), kafka: None })
         }
         LogKind::Kafka => {
             let log = KafkaLog::connect(kafka(config)).await?;
-            Ok(OpenLog { log, embedded: None })
+            let opened = Arc::clone(&log) as Arc<dyn EventLog>;
+            Ok(OpenLog { log: opened, embedded: None, kafka: Some(log) })
         }
     }
 }
@@ -89,14 +103,57 @@ pub(crate) async fn open_keys_offline(config: &Config, layout: &Layout) -> Resul
 }
 
 impl OpenLog {
+    /// Where ingest puts events: the embedded log itself, or Kafka behind a breaker.
+    pub(crate) async fn intake(&self, config: &Config, layout: &Layout) -> Result<OpenIntake> {
+        if let Some(embedded) = &self.embedded {
+            let intake = Arc::clone(embedded) as Arc<dyn Intake>;
+            return Ok(OpenIntake { intake, guarded: None });
+        }
+        let options = GuardOptions {
+            slow_after: config.log.breaker.slow_after.get(),
+            probe_every: config.log.breaker.probe_every.get(),
+        };
+        let spool = &config.log.spool;
+        let guarded = match self.kafka.as_ref().filter(|_| spool.enabled) {
+            None => GuardedLog::new(Arc::clone(&self.log), options),
+            Some(kafka) => {
+                let path = spool.path.clone().unwrap_or_else(|| layout.spool());
+                let mut spool_options = SpoolOptions::new(path);
+                spool_options.max_bytes = spool.max_bytes.get() as u64;
+                let patient = kafka.patient()?;
+                GuardedLog::with_spool(Arc::clone(&self.log), patient, options, spool_options)
+                    .await?
+            }
+        };
+        let intake = Arc::clone(&guarded) as Arc<dyn Intake>;
+        Ok(OpenIntake { intake, guarded: Some(guarded) })
+    }
+
     /// The index that tells clients what is a duplicate. Opened by ingest alone.
-    pub(crate) async fn seen(&self, layout: &Layout) -> Result<Arc<dyn SeenIndex>> {
+    pub(crate) async fn seen(
+        &self,
+        dedup: &DedupOptions,
+        layout: &Layout,
+    ) -> Result<Arc<dyn SeenIndex>> {
         if let Some(embedded) = &self.embedded {
             return Ok(Arc::clone(embedded) as Arc<dyn SeenIndex>);
         }
         let path = layout.index().join("seen");
-        let opened = tokio::task::spawn_blocking(move || LocalIndex::open(path)).await;
-        Ok(opened.context("opening the index of seen events had a bug")??)
+        let (horizon, max_entries) = (dedup.horizon.get(), dedup.max_entries.get());
+        let open = move || LocalIndex::open_with(path, horizon, max_entries);
+        let opened = tokio::task::spawn_blocking(open).await;
+        let local = opened.context("opening the index of seen events had a bug")??;
+        let Some(url) = dedup.redis_url.as_ref().filter(|_| dedup.kind == DedupKind::Redis) else {
+            return Ok(local);
+        };
+        let options = RedisOptions {
+            ca_file: dedup.redis_ca_file.clone(),
+            prefix: dedup.redis_prefix.clone(),
+            horizon,
+            timeout: dedup.redis_timeout.get(),
+            ..RedisOptions::new(url.expose())
+        };
+        Ok(SharedIndex::open(local, &options)?)
     }
 }
 
@@ -152,8 +209,7 @@ pub(crate) async fn with_registrar<T>(
     work: impl AsyncFnOnce(&Registrar) -> Result<T>,
 ) -> Result<T> {
     let layout = folder.layout();
-    let OpenLog { log, embedded } = open_log(config, layout).await?;
-    drop(embedded);
+    let OpenLog { log, .. } = open_log(config, layout).await?;
     let registrar = Registrar {
         keys: open_keys_offline(config, layout).await?,
         schools: SchoolBook::new(layout.schools()),

@@ -164,7 +164,7 @@ impl EmbeddedLog {
             path: options.path.clone(),
             partitions: options.partitions,
             cache_bytes: options.cache_bytes,
-            // An entry lives one to two spans, so two spans cover the retention at least.
+            // An entry lives for the horizon at least.
             index_span: options.events_retention,
         })?;
         let store = Arc::new(opened.store);

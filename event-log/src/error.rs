@@ -59,6 +59,12 @@ pub enum AppendError {
         /// Why.
         reason: Arc<str>,
     },
+    /// The log does not answer, or has no room, for now. Nothing was written.
+    #[error("the log is not available: {reason}")]
+    Unavailable {
+        /// Why.
+        reason: Arc<str>,
+    },
     /// Writing failed, or no acknowledgement came in time. The record may be in the log or not, so
     /// sending it again gives it at least once.
     #[error("the log did not acknowledge the record: {reason}")]
@@ -76,14 +82,18 @@ impl AppendError {
             Self::Busy { .. }
             | Self::TooLarge { .. }
             | Self::NoSuchPartition { .. }
-            | Self::Stopped { .. } => false,
+            | Self::Stopped { .. }
+            | Self::Unavailable { .. } => false,
         }
     }
 
     /// Whether to try again.
     pub const fn retry(&self) -> Retry {
         match self {
-            Self::Busy { .. } | Self::Unacknowledged { .. } | Self::Stopped { .. } => Retry::Later,
+            Self::Busy { .. }
+            | Self::Unacknowledged { .. }
+            | Self::Unavailable { .. }
+            | Self::Stopped { .. } => Retry::Later,
             Self::TooLarge { .. } | Self::NoSuchPartition { .. } => Retry::Never,
         }
     }
@@ -232,6 +242,19 @@ pub enum Error {
         /// Why not.
         source: Box<rdkafka::error::KafkaError>,
     },
+    /// A spool holds records of another log than the one that is configured.
+    #[error(
+        "the spool in {} holds records for another log ({found}) than this one ({expected})",
+        path.display()
+    )]
+    ForeignSpool {
+        /// The spool's folder.
+        path: PathBuf,
+        /// Cluster, partitions and partitioner of the log that its records are for.
+        found: String,
+        /// Those of the log that is configured.
+        expected: String,
+    },
     /// A part of the log ended that must not.
     #[error("{what} ended unexpectedly")]
     Internal {
@@ -259,6 +282,7 @@ impl Error {
             | Self::Closed
             | Self::BlobMissing { .. }
             | Self::Option { .. }
+            | Self::ForeignSpool { .. }
             | Self::Internal { .. } => Retry::Never,
         }
     }
@@ -304,6 +328,10 @@ impl Error {
             Self::Stopped { .. } => {
                 "nothing is written after a failed write; make room or repair the disk, then start \
                  again: everything acknowledged is kept"
+            }
+            Self::ForeignSpool { .. } => {
+                "start with the log that the records are for until the spool is empty, or name \
+                 another folder as `log.spool.path`; deleting the folder loses acknowledged events"
             }
             Self::BlobMissing { .. } => {
                 "restore the folder from a copy, or let `log.blobs` name the one that all roles \

@@ -8,8 +8,10 @@
 //! are a hash table, and when that is full it is sorted and written as one table of the store.
 //! A crash in between finds the runs and fills the hash table again.
 //!
-//! Always true: an entry lives for at least one span after its generation began, and goes with the
-//! generation, without rewriting; memory is bounded by [`OVERFULL`] entries.
+//! Always true: an entry lives for at least the horizon, unless there are more entries than may be;
+//! it goes with its generation, without rewriting; memory is bounded by [`OVERFULL`] entries. Steps
+//! of the clock cannot lose entries: a generation ends when the next begins, and one that begins
+//! in the future is filled until that future has passed.
 //! Not here: when a batch is durable (whoever commits it), and threads.
 
 use std::collections::HashMap;
@@ -41,10 +43,30 @@ pub(crate) type Entry = (EventIdentity, ContentHash);
 
 type Table = HashMap<EventIdentity, ContentHash>;
 
+/// A horizon is made of so many generations; together they hold at most one more.
+const GENERATIONS: u64 = 4;
+
+/// How much is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// How long at least; `None` is for ever.
+    pub(crate) horizon: Option<Duration>,
+    /// How many entries at most; the oldest generation goes before there are more.
+    pub(crate) max_entries: u64,
+}
+
+impl Limits {
+    /// After so long a new generation begins.
+    fn span_ms(&self) -> u64 {
+        let ms = |horizon: Duration| u64::try_from(horizon.as_millis()).unwrap_or(u64::MAX);
+        self.horizon.map_or(u64::MAX, |horizon| (ms(horizon) / GENERATIONS).max(1))
+    }
+}
+
 /// The index in one store.
 pub(crate) struct Identities {
     db: Database,
-    span_ms: u64,
+    limits: Limits,
     runs: Keyspace,
     generations: RwLock<Vec<Generation>>,
     recent: RwLock<Recent>,
@@ -53,8 +75,9 @@ pub(crate) struct Identities {
 
 #[derive(Clone)]
 struct Generation {
-    number: u64,
+    since_ms: u64,
     entries: Keyspace,
+    count: u64,
 }
 
 /// What is not in a table of the store yet.
@@ -68,17 +91,17 @@ struct Recent {
 }
 
 impl Identities {
-    /// Opens what there is. Without a span there is one generation, which never ends.
-    pub(crate) fn open(db: &Database, span: Option<Duration>) -> fjall::Result<Self> {
-        let span_ms = span
-            .map_or(u64::MAX, |span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1));
+    /// Opens what there is.
+    pub(crate) fn open(db: &Database, limits: Limits) -> fjall::Result<Self> {
         let mut generations = Vec::new();
         for name in db.list_keyspace_names() {
-            if let Some(number) = name.strip_prefix(PREFIX).and_then(|text| text.parse().ok()) {
-                generations.push(Generation { number, entries: db.keyspace(&name, options)? });
+            if let Some(since_ms) = name.strip_prefix(PREFIX).and_then(|text| text.parse().ok()) {
+                let entries = db.keyspace(&name, options)?;
+                let count = entries.approximate_len() as u64;
+                generations.push(Generation { since_ms, entries, count });
             }
         }
-        generations.sort_by_key(|generation| generation.number);
+        generations.sort_by_key(|generation| generation.since_ms);
         let runs = db.keyspace(RUNS, options)?;
         let mut recent = Recent::default();
         for run in runs.iter() {
@@ -89,7 +112,7 @@ impl Identities {
         }
         Ok(Self {
             db: db.clone(),
-            span_ms,
+            limits,
             runs,
             generations: RwLock::new(generations),
             recent: RwLock::new(recent),
@@ -155,14 +178,19 @@ impl Identities {
         };
         let mut entries: Vec<_> = table.iter().collect();
         entries.sort_unstable();
-        let generation = self.current(now_ms)?;
+        let count = entries.len() as u64;
+        let generation = self.current(now_ms, count)?;
         let mut ingestion = generation.start_ingestion()?;
         for (identity, content) in entries {
             ingestion.write(identity.as_bytes().as_slice(), content.as_bytes().as_slice())?;
         }
         ingestion.finish()?;
+        if let Some(newest) = self.generations.write().last_mut() {
+            newest.count += count;
+        }
         self.recent.write().sealed = None;
-        self.remove_runs(through)
+        self.remove_runs(through)?;
+        self.drop_beyond(self.limits.max_entries)
     }
 
     fn remove_runs(&self, through: u64) -> fjall::Result<()> {
@@ -179,16 +207,25 @@ impl Identities {
         }
     }
 
-    /// The generation to write into at this time. Time that runs backwards stays in the newest.
-    fn current(&self, now_ms: u64) -> fjall::Result<Keyspace> {
-        let number = now_ms / self.span_ms;
-        if let Some(newest) = self.generations.read().last()
-            && newest.number >= number
-        {
-            return Ok(newest.entries.clone());
-        }
-        let entries = self.db.keyspace(&format!("{PREFIX}{number}"), options)?;
-        self.generations.write().push(Generation { number, entries: entries.clone() });
+    /// The generation to write so many into at this time. A clock that was set back stays in the
+    /// newest.
+    fn current(&self, now_ms: u64, more: u64) -> fjall::Result<Keyspace> {
+        let share = self.limits.max_entries / GENERATIONS;
+        let since_ms = match self.generations.read().last() {
+            None => now_ms,
+            Some(newest) => {
+                let full = newest.count > 0 && newest.count.saturating_add(more) > share;
+                let ended = now_ms >= newest.since_ms.saturating_add(self.limits.span_ms());
+                if !full && !ended {
+                    return Ok(newest.entries.clone());
+                }
+                // A name of its own, whatever the clock says.
+                now_ms.max(newest.since_ms.saturating_add(1))
+            }
+        };
+        let entries = self.db.keyspace(&format!("{PREFIX}{since_ms}"), options)?;
+        let generation = Generation { since_ms, entries: entries.clone(), count: 0 };
+        self.generations.write().push(generation);
         Ok(entries)
     }
 
@@ -224,13 +261,30 @@ impl Identities {
 
     /// Forgets generations that hold nothing written at `before_ms` or later.
     pub(crate) fn drop_before(&self, before_ms: u64) -> fjall::Result<()> {
+        let span_ms = self.limits.span_ms();
+        self.drop_while(|generations| {
+            let ended_ms = match generations {
+                [_, next, ..] => next.since_ms,
+                [newest] => newest.since_ms.saturating_add(span_ms),
+                [] => return false,
+            };
+            ended_ms <= before_ms
+        })
+    }
+
+    /// Forgets the oldest generations while there are more entries than that.
+    fn drop_beyond(&self, max_entries: u64) -> fjall::Result<()> {
+        self.drop_while(|generations| {
+            let entries: u64 = generations.iter().map(|generation| generation.count).sum();
+            generations.len() > 1 && entries > max_entries
+        })
+    }
+
+    fn drop_while(&self, oldest_goes: impl Fn(&[Generation]) -> bool) -> fjall::Result<()> {
         loop {
             let oldest = {
                 let mut generations = self.generations.write();
-                let ended = generations.first().is_some_and(|oldest| {
-                    oldest.number.saturating_add(1).saturating_mul(self.span_ms) <= before_ms
-                });
-                if !ended {
+                if !oldest_goes(&generations) {
                     return Ok(());
                 }
                 generations.remove(0)
@@ -238,12 +292,20 @@ impl Identities {
             self.db.delete_keyspace(oldest.entries)?;
         }
     }
+
+    /// Entries that are kept, about.
+    pub(crate) fn len(&self) -> u64 {
+        let sealed: u64 = self.generations.read().iter().map(|generation| generation.count).sum();
+        let recent = self.recent.read();
+        let sealing = recent.sealed.as_ref().map_or(0, |(table, _)| table.len());
+        sealed + (recent.filling.len() + sealing) as u64
+    }
 }
 
 impl std::fmt::Debug for Identities {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identities")
-            .field("span_ms", &self.span_ms)
+            .field("limits", &self.limits)
             .field("filling", &self.recent.read().filling.len())
             .finish_non_exhaustive()
     }
@@ -285,8 +347,9 @@ mod tests {
     fn sealing_moves_entries_and_loses_none() {
         let folder = tempfile::tempdir().unwrap();
         let open = || Database::builder(folder.path()).open().unwrap();
+        let limits = Limits { horizon: Some(Duration::from_secs(4)), max_entries: u64::MAX };
         let mut db = open();
-        let mut index = Identities::open(&db, Some(Duration::from_secs(1))).unwrap();
+        let mut index = Identities::open(&db, limits).unwrap();
         let entries: Vec<_> = (0..3_000).map(entry).collect();
         let ids: Vec<_> = entries.iter().map(|(identity, _)| *identity).collect();
         for (step, chunk) in entries.chunks(500).enumerate() {
@@ -301,7 +364,7 @@ mod tests {
                 drop(index);
                 drop(db);
                 db = open();
-                index = Identities::open(&db, Some(Duration::from_secs(1))).unwrap();
+                index = Identities::open(&db, limits).unwrap();
             }
             let found = index.lookup(&ids).unwrap();
             let known = (step + 1) * 500;
@@ -311,7 +374,29 @@ mod tests {
         }
         index.seal(1_000).unwrap();
         assert_eq!(index.runs.iter().count(), 0, "what is sealed is kept once");
+        assert!(index.len() >= 3_000, "what was sealed twice may count twice");
         index.drop_before(2_000).unwrap();
         assert!(index.lookup(&ids).unwrap().iter().all(Option::is_none));
+        assert_eq!(index.len(), 0);
+    }
+
+    /// Beyond the limit the oldest go; a clock that is set back or forth loses nothing else.
+    #[test]
+    fn entries_are_bounded_and_the_oldest_go_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Database::builder(folder.path()).open().unwrap();
+        let limits = Limits { horizon: Some(Duration::from_secs(3_600)), max_entries: 4_000 };
+        let index = Identities::open(&db, limits).unwrap();
+        let entries: Vec<_> = (0..20_000).map(entry).collect();
+        let clock = [10_000_000, 6_400_000, 10_000_500, 90_000_000, 10_001_000];
+        for (step, chunk) in entries.chunks(500).enumerate() {
+            add(&index, step as u64 + 1, chunk);
+            index.seal(clock[step % clock.len()]).unwrap();
+            assert!(index.len() <= 4_000, "{} in step {step}", index.len());
+            let recent = entries[..(step + 1) * 500].iter().rev().take(2_500);
+            let (recent, contents): (Vec<_>, Vec<_>) =
+                recent.map(|entry| (entry.0, Some(entry.1))).unzip();
+            assert_eq!(index.lookup(&recent).unwrap(), contents, "in step {step}");
+        }
     }
 }

@@ -166,6 +166,26 @@ impl KafkaLog {
         Ok(Arc::new(Self { identity, partitions, appender, readers, options, closed }))
     }
 
+    /// The same log by a producer of its own, which tries until it is acknowledged, however long
+    /// that takes: an order that no time-out can change. Closing it gives up what is under way.
+    pub fn patient(&self) -> Result<Arc<Self>, Error> {
+        let mut options = KafkaOptions::clone(&self.options);
+        // librdkafka reads zero as for ever.
+        options.delivery_timeout = Duration::ZERO;
+        for own in ["message.timeout.ms", "delivery.timeout.ms"] {
+            options.properties.remove(own);
+        }
+        let appender = Appender::new(&options)?;
+        Ok(Arc::new(Self {
+            identity: self.identity.clone(),
+            partitions: self.partitions.clone(),
+            appender,
+            readers: self.readers.clone(),
+            options: Arc::new(options),
+            closed: AtomicBool::new(false),
+        }))
+    }
+
     /// Bytes that wait for acknowledgement.
     pub fn queued_bytes(&self) -> usize {
         self.appender.queued_bytes()

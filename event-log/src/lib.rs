@@ -10,15 +10,18 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 pub mod blobs;
+pub mod breaker;
 #[cfg(any(test, feature = "test-support"))]
 pub mod conformance;
 pub mod control;
 pub mod embedded;
 mod error;
 mod identities;
+pub mod intake;
 pub mod kafka;
 mod partition;
 pub mod seen;
+pub mod spool;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;
 
@@ -28,7 +31,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chalkstream_schemas::{ContentHash, EventIdentity, LogOffset, PartitionId, Timestamp};
 
+use crate::breaker::BreakerState;
 pub use crate::error::{AppendError, Error, Retry};
+pub use crate::intake::{Intake, IntakeStatus, Kept};
 pub use crate::partition::{PARTITIONER, partition_of, record_key};
 
 /// How many partitions a new log's topics get.
@@ -189,6 +194,28 @@ pub enum Delivery {
     },
 }
 
+/// How an index of seen events is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenStatus {
+    /// Entries of this node's own index, about; the embedded log does not tell.
+    pub entries: Option<u64>,
+    /// The part that many nodes share, where there is one.
+    pub shared: Option<SharedStatus>,
+}
+
+/// How the shared part of an index is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedStatus {
+    /// Whether it answers.
+    pub state: BreakerState,
+    /// Calls that failed, or took too long.
+    pub errors: u64,
+    /// Events that were looked up without it.
+    pub looked_up_alone: u64,
+    /// Events that it was not told of.
+    pub committed_alone: u64,
+}
+
 /// Which events were acknowledged before, so that a client's retry is answered `duplicate`.
 ///
 /// It answers clients and is bounded by a horizon; what makes tables exact is the processors'
@@ -201,4 +228,9 @@ pub trait SeenIndex: Send + Sync + fmt::Debug {
 
     /// Keeps what the log acknowledged. The embedded log did so in the append already.
     async fn commit(&self, acknowledged: &[(EventIdentity, ContentHash)]) -> Result<(), Error>;
+
+    /// How it is doing. One of this process alone has nothing to tell.
+    fn status(&self) -> SeenStatus {
+        SeenStatus::default()
+    }
 }

@@ -1,10 +1,13 @@
 //! Which events were acknowledged before, for a log that cannot say itself (Kafka).
 //!
 //! In: identities that the log acknowledged. Out: the content they were first seen with.
-//! Always true: bounded in time: an entry is forgotten after one to two horizons, a whole
-//! generation at a time. After kill -9 everything committed is there; after a loss of power the
+//! Always true: bounded in time and number: an entry is forgotten after the horizon, and the oldest
+//! before it where there are too many, a whole generation at a time. After kill -9 everything committed is there; after a loss of power the
 //! newest seconds may be missing, which costs a duplicate in the log and nothing in the tables.
+//! [`SharedIndex`] adds what other nodes acknowledged, by Redis.
 //! Not here: reservations of events under way (ingest), exactness (the stream processors).
+
+mod shared;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,11 +19,16 @@ use chalkstream_schemas::{ContentHash, EventIdentity};
 use fjall::Database;
 use parking_lot::Mutex;
 
-use crate::identities::Identities;
-use crate::{Error, SeenIndex};
+use crate::identities::{Identities, Limits};
+use crate::{Error, SeenIndex, SeenStatus};
+
+pub use self::shared::{RedisOptions, SharedIndex};
 
 /// How long a [`LocalIndex`] remembers at least, unless told otherwise: as long as Kafka's topic.
 pub const DEFAULT_HORIZON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How many entries a [`LocalIndex`] holds at most, unless told otherwise: about 4 GB of disk.
+pub const DEFAULT_MAX_ENTRIES: u64 = 100_000_000;
 
 /// An index in a folder of this machine.
 #[derive(Debug)]
@@ -57,13 +65,18 @@ impl Inner {
 }
 
 impl LocalIndex {
-    /// Opens the index of a folder with the [`DEFAULT_HORIZON`], creating it if there is none.
+    /// Opens the index of a folder with the defaults, creating it if there is none.
     pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>, Error> {
-        Self::open_with(path, DEFAULT_HORIZON)
+        Self::open_with(path, DEFAULT_HORIZON, DEFAULT_MAX_ENTRIES)
     }
 
-    /// Opens the index of a folder, to remember for at least `horizon`.
-    pub fn open_with(path: impl AsRef<Path>, horizon: Duration) -> Result<Arc<Self>, Error> {
+    /// Opens the index of a folder, to remember for at least `horizon` as long as that is no more
+    /// than `max_entries`.
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        horizon: Duration,
+        max_entries: u64,
+    ) -> Result<Arc<Self>, Error> {
         let path = path.as_ref().to_owned();
         fs::create_dir_all(&path).map_err(|source| Error::Io {
             doing: "create the folder",
@@ -83,7 +96,8 @@ impl LocalIndex {
             .worker_threads(1)
             .open()
             .map_err(store)?;
-        let seen = Identities::open(&db, Some(horizon)).map_err(store)?;
+        let limits = Limits { horizon: Some(horizon), max_entries };
+        let seen = Identities::open(&db, limits).map_err(store)?;
         let run = Mutex::new(seen.newest_run());
         let inner = Inner { path: path.clone(), horizon, seen, run, db };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
@@ -144,6 +158,10 @@ impl SeenIndex for LocalIndex {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.commit_at(acknowledged, u64::try_from(now.as_millis()).unwrap_or(u64::MAX)).await
     }
+
+    fn status(&self) -> SeenStatus {
+        SeenStatus { entries: Some(self.inner.seen.len()), shared: None }
+    }
 }
 
 #[cfg(test)]
@@ -158,7 +176,8 @@ mod tests {
     async fn what_was_acknowledged_is_remembered_for_the_horizon() {
         let folder = tempfile::tempdir().unwrap();
         let horizon = Duration::from_millis(1_000);
-        let index = LocalIndex::open_with(folder.path(), horizon).unwrap();
+        let open = || LocalIndex::open_with(folder.path(), horizon, 1_000).unwrap();
+        let index = open();
         let seal = |index: &Arc<LocalIndex>, now_ms| {
             let index = Arc::clone(index);
             async move { index.run("seal", move |inner| inner.seal(now_ms)).await.unwrap() }
@@ -171,12 +190,12 @@ mod tests {
         assert_eq!(index.lookup(&ids).await.unwrap(), expected);
 
         drop(index);
-        let index = LocalIndex::open_with(folder.path(), horizon).unwrap();
+        let index = open();
         assert_eq!(index.lookup(&ids).await.unwrap(), expected, "reopened");
 
         seal(&index, 11_400).await;
         assert_eq!(index.lookup(&ids).await.unwrap(), expected, "within the horizon");
-        seal(&index, 12_100).await;
+        seal(&index, 12_500).await;
         let expected = [Some(entry(3).1), None, None];
         assert_eq!(index.lookup(&ids).await.unwrap(), expected, "the first generation is gone");
     }

@@ -4,12 +4,16 @@
 //! script that runs it waits on a pipe from here.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "for tests only")]
 
+mod redis;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+pub use self::redis::RedisServer;
 
 /// A running broker.
 #[derive(Debug)]

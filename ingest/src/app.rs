@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use chalkstream_event_log::{EventLog, SeenIndex};
+use chalkstream_event_log::{Intake, SeenIndex};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::broadcast;
@@ -14,11 +14,13 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::admission::{Admission, Door};
 use crate::clock::Clock;
+use crate::condition::Durability;
 use crate::credential::{AuthCollector, Gate};
 use crate::dedup::Reservations;
 use crate::keys::{Credential, KeyStore};
 use crate::limits::{Limit, Limits, SchoolQuota};
 use crate::live::{Built, Live};
+use crate::metrics::durability::DurabilityCollector;
 use crate::metrics::events::Books;
 use crate::metrics::{Gauges, IngestCollector, Metrics};
 use crate::options::{IngestOptions, OptionsError};
@@ -33,7 +35,7 @@ use crate::token::Tokens;
 #[derive(Debug)]
 pub struct IngestParts {
     /// Where events become durable.
-    pub log: Arc<dyn EventLog>,
+    pub log: Arc<dyn Intake>,
     /// Which events the log has acknowledged.
     pub seen: Arc<dyn SeenIndex>,
     /// Who may send events.
@@ -61,6 +63,7 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pipeline: Pipeline,
     pub(crate) lifecycle: Lifecycle,
+    pub(crate) durability: Durability,
     pub(crate) registry: Registry,
     pub(crate) openapi: bytes::Bytes,
     pub(crate) metrics_guard: Arc<Built<Guard>>,
@@ -94,6 +97,8 @@ impl Ingest {
         let collector = IngestCollector { metrics: Arc::clone(&metrics), gauges };
         registry.register_collector(Box::new(collector));
         registry.register_collector(Box::new(AuthCollector(gate.clone())));
+        let durability = Durability { log: Arc::clone(&log), seen: Arc::clone(&seen) };
+        registry.register_collector(Box::new(DurabilityCollector(durability.clone())));
         let pipeline = Pipeline {
             log,
             seen,
@@ -116,6 +121,7 @@ impl Ingest {
             metrics,
             pipeline,
             lifecycle,
+            durability,
             registry,
             openapi,
             tls,

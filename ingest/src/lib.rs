@@ -11,6 +11,7 @@ mod admission;
 mod app;
 mod body;
 pub mod clock;
+mod condition;
 mod cors;
 mod credential;
 mod decode;
@@ -45,7 +46,7 @@ pub use keys::{
 };
 pub use limits::{LimitsOptions, NodeQuota, SchoolQuota};
 pub use metrics::events::Books;
-pub use options::{ByteSize, IngestOptions, OptionsError, Span};
+pub use options::{ByteSize, DedupKind, DedupOptions, IngestOptions, OptionsError, RedisUrl, Span};
 pub use problem::{Problem, ProblemKind};
 pub use routes::metrics::{MetricsAccess, MetricsOptions};
 pub use server::{Drained, RunningIngest, StartError};

@@ -4,12 +4,15 @@
 //! sizes and durations carry their unit in the text (`"64KiB"`, `"400d"`).
 //! Not here: where the configuration comes from (the binary), and keys ([`crate::keys`]).
 
+mod dedup;
+
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+pub use self::dedup::{DedupKind, DedupOptions, RedisUrl};
 use crate::cors::CorsOptions;
 use crate::keys::KeysOptions;
 use crate::token::{JwtError, JwtOptions};
@@ -62,6 +65,8 @@ pub struct IngestOptions {
     pub tls: TlsOptions,
     /// Who may read `/metrics`.
     pub metrics: MetricsOptions,
+    /// What answers clients about duplicates.
+    pub dedup: DedupOptions,
 }
 
 impl Default for IngestOptions {
@@ -87,6 +92,7 @@ impl Default for IngestOptions {
             limits: LimitsOptions::default(),
             tls: TlsOptions::default(),
             metrics: MetricsOptions::default(),
+            dedup: DedupOptions::default(),
         }
     }
 }
@@ -123,6 +129,7 @@ fixed! {
     keys,
     cors,
     jwt,
+    dedup,
 }
 
 /// Options that cannot work.
@@ -175,6 +182,9 @@ pub enum OptionsError {
         /// As configured.
         percent: u8,
     },
+    /// Redis without its address.
+    #[error("ingest.dedup.kind is \"redis\", but ingest.dedup.redis_url is not set")]
+    NoRedisUrl,
 }
 
 impl IngestOptions {
@@ -202,7 +212,8 @@ impl IngestOptions {
         if percent > 100 {
             return Err(OptionsError::AboveHundredPercent { percent });
         }
-        self.tls.validate()
+        self.tls.validate()?;
+        self.dedup.validate()
     }
 }
 

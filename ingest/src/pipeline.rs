@@ -16,12 +16,11 @@ use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use chalkstream_event_log::{
-    AppendError, EventLog, NewRecord, SeenIndex, Topic, partition_of, record_key,
+    AppendError, Intake, Kept, NewRecord, SeenIndex, Topic, partition_of, record_key,
 };
 use chalkstream_schemas::record::encode_event;
 use chalkstream_schemas::{
-    EventIdentity, LogOffset, ParseContext, PartitionId, RefuseReason, RejectedRecord, Rejection,
-    parse_event,
+    EventIdentity, ParseContext, PartitionId, RefuseReason, RejectedRecord, Rejection, parse_event,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -51,7 +50,7 @@ const EVENTS_PER_TURN: usize = 512;
 /// What every request works with.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
-    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) log: Arc<dyn Intake>,
     pub(crate) seen: Arc<dyn SeenIndex>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: Live,
@@ -263,7 +262,7 @@ impl Pipeline {
         &self,
         request: &Request<'_>,
         new: &[Candidate],
-        appended: &[Result<LogOffset, AppendError>],
+        appended: &[Result<Kept, AppendError>],
     ) {
         let failed = new.iter().zip(appended).filter(|(_, result)| result.is_err());
         let users = failed.map(|(candidate, _)| &candidate.event.user_id).collect::<Vec<_>>();
@@ -274,7 +273,7 @@ impl Pipeline {
         }
     }
 
-    async fn append_events(&self, new: &[Candidate]) -> Vec<Result<LogOffset, AppendError>> {
+    async fn append_events(&self, new: &[Candidate]) -> Vec<Result<Kept, AppendError>> {
         if new.is_empty() {
             return Vec::new();
         }
@@ -323,7 +322,7 @@ impl Pipeline {
         &self,
         request: &Request<'_>,
         rejections: &[(Undecided, Rejection)],
-    ) -> Vec<Result<LogOffset, AppendError>> {
+    ) -> Vec<Result<Kept, AppendError>> {
         if rejections.is_empty() {
             return Vec::new();
         }
@@ -345,7 +344,7 @@ impl Pipeline {
         topic: Topic,
         records: Vec<NewRecord>,
         call: LogCall,
-    ) -> Vec<Result<LogOffset, AppendError>> {
+    ) -> Vec<Result<Kept, AppendError>> {
         let asked = records.len();
         let mut results = self.log.append(topic, records).await;
         if results.len() != asked {
@@ -369,7 +368,7 @@ impl Pipeline {
 
     /// Tells the index what the log acknowledged. If it cannot keep that, the events are durable
     /// all the same: a retry is taken again, and the processors drop it.
-    async fn commit(&self, new: &[Candidate], appended: &[Result<LogOffset, AppendError>]) {
+    async fn commit(&self, new: &[Candidate], appended: &[Result<Kept, AppendError>]) {
         let acknowledged = new
             .iter()
             .zip(appended)

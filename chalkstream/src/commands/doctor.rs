@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Context;
 use crate::config::LogKind;
-use crate::control::{Access, LogStatus, Status, access};
+use crate::control::{Access, IntakeReport, LogStatus, Status, access};
 use crate::failure::Report;
 use crate::folder::{Layout, Runtime};
 use crate::output::grouped;
@@ -32,6 +32,7 @@ struct Findings {
     /// Rows that the processor has inserted since its start, over all tables.
     rows_written: Option<u64>,
     log: Option<LogStatus>,
+    intake: Option<IntakeReport>,
     free_disk_bytes: Option<u64>,
     /// Each with what to do.
     problems: Vec<String>,
@@ -86,6 +87,10 @@ async fn look_at(cx: &Context, layout: &Layout, found: &mut Findings) -> Result<
         found.lake_version = status.lake_version;
         found.rows_written = status.rows_written;
         found.log = status.log;
+        found.problems.extend(
+            status.intake.iter().filter_map(|intake| intake.spool.as_ref()?.trouble.clone()),
+        );
+        found.intake = status.intake;
         found.problems.extend(status.trouble);
         if status.version != found.version {
             found.problems.push(format!(
@@ -141,6 +146,18 @@ fn shown(found: &Findings) -> String {
             grouped(*events),
             grouped(*rejected)
         ));
+    }
+    if let Some(intake) = &found.intake {
+        lines.push(format!("Kafka breaker   {}", intake.breaker));
+        if let Some(spool) = &intake.spool {
+            lines.push(format!(
+                "spool           {} records wait ({} of {} bytes), {} forwarded",
+                grouped(spool.records),
+                grouped(spool.bytes),
+                grouped(spool.max_bytes),
+                grouped(spool.forwarded)
+            ));
+        }
     }
     lines.push(format!("processor lag   {}", number(found.processor_lag)));
     lines.push(format!("archive lag     {}", number(found.archive_lag)));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::{Config, KeysHome, LogFormat, LogKind, Secret, keys};
+use super::{Config, DedupKind, KeysHome, LogFormat, LogKind, RedisUrl, Secret, keys};
 
 /// What the environment may set: `CHALKSTREAM__INGEST__LISTEN` is `ingest.listen`.
 const ENVIRONMENT_PREFIX: &str = "CHALKSTREAM__";
@@ -34,6 +34,8 @@ pub(crate) enum ConfigError {
     Invalid { message: String },
     #[error("could not read the password from {}", path.display())]
     PasswordFile { path: PathBuf, source: std::io::Error },
+    #[error("could not read the address of Redis from {}", path.display())]
+    RedisUrlFile { path: PathBuf, source: std::io::Error },
 }
 
 impl ConfigError {
@@ -54,6 +56,9 @@ impl ConfigError {
             ),
             Self::PasswordFile { .. } => {
                 "`clickhouse.password_file` must name a file that this user can read".to_owned()
+            }
+            Self::RedisUrlFile { .. } => {
+                "`ingest.dedup.redis_url_file` must name a file that this user can read".to_owned()
             }
         }
     }
@@ -107,6 +112,15 @@ pub(crate) fn load(
             .map_err(|source| ConfigError::PasswordFile { path: path.clone(), source })?;
         config.clickhouse.password = Some(Secret::new(text.trim_end().to_owned()));
     }
+    let dedup = &mut config.ingest.dedup;
+    if let (None, Some(path)) = (&dedup.redis_url, &dedup.redis_url_file) {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::RedisUrlFile { path: path.clone(), source })?;
+        let url = RedisUrl::try_from(text).map_err(|wrong| ConfigError::Invalid {
+            message: format!("what {} holds {wrong}", path.display()),
+        })?;
+        dedup.redis_url = Some(url);
+    }
     validate(&config)?;
     Ok(config)
 }
@@ -128,6 +142,11 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
         if lookup(&table, key).is_some() {
             return Err(ConfigError::SecretInFile { key: key.to_owned(), origin });
         }
+    }
+    let url = table.get("ingest").and_then(|ingest| ingest.get("dedup")?.get("redis_url"));
+    let url = url.and_then(|url| RedisUrl::try_from(url.as_str()?.to_owned()).ok());
+    if url.is_some_and(|url| url.is_secret()) {
+        return Err(ConfigError::SecretInFile { key: "ingest.dedup.redis_url".to_owned(), origin });
     }
     Ok(table)
 }
@@ -214,6 +233,12 @@ fn typed(key: &str, text: String) -> Result<Value, ConfigError> {
             let variable = variable_of(key);
             ConfigError::Invalid { message: format!("{variable} must be a number, not `{text}`") }
         }),
+        Some(Value::Boolean(_)) => text.trim().parse().map(Value::Boolean).map_err(|_error| {
+            let variable = variable_of(key);
+            ConfigError::Invalid {
+                message: format!("{variable} must be true or false, not `{text}`"),
+            }
+        }),
         _ => Ok(Value::String(text)),
     }
 }
@@ -238,6 +263,24 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     if config.log.partitions == 0 {
         return invalid("`log.partitions` must be at least 1".to_owned());
     }
+    if config.log.spool.enabled && config.log.kind == LogKind::Embedded {
+        return invalid(
+            "`log.spool.enabled` needs `log.kind = \"kafka\"`: the embedded log is on this disk itself"
+                .to_owned(),
+        );
+    }
+    if config.ingest.dedup.kind == DedupKind::Redis && config.log.kind == LogKind::Embedded {
+        return invalid(
+            "`ingest.dedup.kind = \"redis\"` needs `log.kind = \"kafka\"`: the embedded log serves one node and keeps its own index"
+                .to_owned(),
+        );
+    }
+    if config.log.breaker.slow_after >= config.ingest.request_timeout {
+        return invalid(
+            "`log.breaker.slow_after` must be shorter than `ingest.request_timeout`, or requests end before Kafka counts as slow"
+                .to_owned(),
+        );
+    }
     config
         .ingest
         .validate()
@@ -249,6 +292,8 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         .map_err(|error| ConfigError::Invalid { message: format!("`logging.level`: {error}") })?;
     config.telemetry.validate().map_err(|message| ConfigError::Invalid { message })?;
     for (key, span) in [
+        ("log.breaker.slow_after", config.log.breaker.slow_after),
+        ("log.breaker.probe_every", config.log.breaker.probe_every),
         ("process.flush_interval", config.process.flush_interval),
         ("process.checkpoint_interval", config.process.checkpoint_interval),
         ("archive.interval", config.archive.interval),

@@ -14,7 +14,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chalkstream_batch_jobs::archiver::ArchiverHandle;
-use chalkstream_event_log::{EventLog, Topic};
+use chalkstream_event_log::breaker::BreakerState;
+use chalkstream_event_log::intake::GuardedLog;
+use chalkstream_event_log::{EventLog, Intake as _, Topic};
 use chalkstream_ingest::Ingest;
 use chalkstream_schemas::{LogOffset, PartitionId, SchoolId};
 use chalkstream_stream_processors::Progress;
@@ -24,7 +26,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{ArchiveRequest, LogStatus, Status, replay, tail};
+use super::{ArchiveRequest, IntakeReport, LogStatus, Status, replay, tail};
 use crate::failure::{Advice, Report};
 use crate::registrar::{self, NewKey, NewSchool, Registrar, Rotation};
 
@@ -47,6 +49,8 @@ pub(crate) struct Control {
     pub(crate) ingest: Option<Ingest>,
     /// When the socket is closed; streams end with it.
     pub(crate) stop: CancellationToken,
+    /// What stands between ingest and Kafka.
+    pub(crate) guarded: Option<Arc<GuardedLog>>,
 }
 
 impl Control {
@@ -62,6 +66,20 @@ impl Control {
     }
 
     async fn status(&self) -> Result<Status> {
+        let intake = self.guarded.as_ref().map(|guarded| IntakeReport::of(&guarded.status()));
+        if intake.as_ref().is_some_and(|intake| intake.breaker == BreakerState::Open.as_str()) {
+            // Asking Kafka would take its time-outs, partition by partition.
+            return Ok(Status {
+                role: self.role.to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                trouble: Some(
+                    "Kafka does not answer; hint: check that it runs and answers at `log.brokers`"
+                        .to_owned(),
+                ),
+                intake,
+                ..Status::default()
+            });
+        }
         let identity = self.log.identity();
         let log = LogStatus {
             cluster_id: identity.cluster_id.clone(),
@@ -86,6 +104,7 @@ impl Control {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             trouble,
             log: Some(log),
+            intake,
             processor_lag,
             archive_lag,
             lake_version: self.archiver.as_ref().and_then(|handle| handle.progress().lake_version),

@@ -8,6 +8,7 @@ use chalkstream_batch_jobs::archiver::{Archiver, ArchiverHandle, ArchiverOptions
 use chalkstream_event_log::EventLog;
 use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::embedded::EmbeddedLog;
+use chalkstream_event_log::intake::GuardedLog;
 use chalkstream_ingest::{
     Grant, Ingest, IngestParts, NodeQuota, RunningIngest, Scope, SystemClock,
 };
@@ -26,7 +27,7 @@ use crate::config::{Config, IngestOptions};
 use crate::control::{self, Control, RejectedWritten};
 use crate::failure::Advice;
 use crate::folder::{DataFolder, Runtime};
-use crate::parts::{self, OpenLog};
+use crate::parts::{self, OpenIntake, OpenLog};
 use crate::registrar::{NewKey, Registrar};
 use crate::schools::SchoolBook;
 use crate::tasks::{OnEnd, Tasks};
@@ -43,6 +44,8 @@ pub(super) struct Pipeline {
     log: Option<Arc<dyn EventLog>>,
     /// The same log where it is embedded, to be asked whether it still writes.
     embedded: Option<Arc<EmbeddedLog>>,
+    /// What stands between ingest and Kafka.
+    guarded: Option<Arc<GuardedLog>>,
     processor: Option<ProcessorHandle>,
     rejected: Option<watch::Watched>,
     rejected_written: Option<RejectedWritten>,
@@ -60,6 +63,7 @@ impl Pipeline {
             engine: None,
             log: None,
             embedded: None,
+            guarded: None,
             processor: None,
             rejected: None,
             rejected_written: None,
@@ -115,8 +119,10 @@ impl Pipeline {
             Role::Ingest | Role::Process | Role::Archive => None,
         };
         if let Some(listener) = listener {
-            let seen = opened.seen(self.folder.layout()).await?;
-            let log = Arc::clone(&opened.log);
+            let seen = opened.seen(&config.ingest.dedup, self.folder.layout()).await?;
+            let OpenIntake { intake: log, guarded } =
+                opened.intake(config, self.folder.layout()).await?;
+            self.guarded = guarded;
             let clock = Arc::new(SystemClock);
             let quota = Arc::new(NodeQuota::default());
             let parts = IngestParts { log, seen, keys, quota, clock, registry };
@@ -217,6 +223,7 @@ impl Pipeline {
             archiver: self.archiver.clone(),
             ingest: self.taking.clone(),
             stop: self.control.clone(),
+            guarded: self.guarded.clone(),
         };
         let path = self.folder.layout().socket();
         let serving = control::serve(&path, control)?;
@@ -264,6 +271,7 @@ impl Pipeline {
             engine,
             log,
             embedded,
+            guarded,
             processor,
             rejected,
             rejected_written: _,
@@ -288,6 +296,11 @@ impl Pipeline {
                 tracing::warn!(requests = drained.abandoned, "requests were not finished in time");
             }
         }
+        let mut log_answers = true;
+        if let Some(guarded) = guarded {
+            log_answers = guarded.answers();
+            note("the spool", guarded.close().await.map_err(Into::into));
+        }
         control.cancel();
         if let Some(rejected) = rejected {
             note("the writer of rejected events", rejected.shutdown().await);
@@ -301,7 +314,12 @@ impl Pipeline {
             note("the archiver", archiver.shutdown(time).await.map_err(Into::into));
         }
         if let Some(log) = log {
-            note("the event log", log.close().await.map_err(Into::into));
+            if log_answers {
+                note("the event log", log.close().await.map_err(Into::into));
+            } else {
+                // What is still under way was refused, or is in the spool.
+                tracing::warn!("Kafka does not answer; what it was sent is not waited for");
+            }
         }
         if let Some(engine) = engine {
             engine.shutdown().await;

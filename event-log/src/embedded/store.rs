@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::batch;
 use super::bounds::AllBounds;
 use super::marker::{Acknowledged, Marker};
-use crate::identities::Identities;
+use crate::identities::{Identities, Limits};
 use crate::{Error, LogBounds, LogIdentity, PARTITIONER, Topic};
 
 const FORMAT: &str = "chalkstream-log-1";
@@ -171,7 +171,8 @@ impl Keyspaces {
             meta: db.keyspace("meta", small)?,
             records: db.keyspace("records", records)?,
             groups: db.keyspace("groups", small)?,
-            seen: Identities::open(db, index_span)?,
+            // As many as there are records: the log is bounded by its retention.
+            seen: Identities::open(db, Limits { horizon: index_span, max_entries: u64::MAX })?,
         })
     }
 

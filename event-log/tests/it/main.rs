@@ -1,8 +1,14 @@
 //! The suite of `event-log` on both logs, and what is special to each.
-#![expect(clippy::unwrap_used, reason = "the helpers of tests may unwrap as the tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "the helpers of tests may unwrap and tell as the tests do"
+)]
 
 mod embedded;
 mod kafka;
+mod outage;
+mod redis;
 
 use chalkstream_event_log::conformance::crash;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chalkstream_event_log::{EventLog, NewRecord, Topic};
+use chalkstream_event_log::{Intake, NewRecord, Topic};
 use chalkstream_schemas::{OutcomeCounts, PartitionId};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -23,7 +23,7 @@ const WRITE_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct OutcomeWriter {
     outcomes: Arc<Outcomes>,
-    log: Arc<dyn EventLog>,
+    log: Arc<dyn Intake>,
     clock: Arc<dyn Clock>,
     totals: Totals,
     failing: bool,
@@ -32,7 +32,7 @@ pub(crate) struct OutcomeWriter {
 impl OutcomeWriter {
     pub(crate) fn new(
         outcomes: Arc<Outcomes>,
-        log: Arc<dyn EventLog>,
+        log: Arc<dyn Intake>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let totals = Totals::new(clock.now());
@@ -61,7 +61,7 @@ impl OutcomeWriter {
             let mut failed = None;
             for (counts, written) in counts.iter().zip(written) {
                 match written {
-                    Ok(_offset) => self.totals.wrote(counts),
+                    Ok(_durable) => self.totals.wrote(counts),
                     Err(error) => failed = Some(error),
                 }
             }

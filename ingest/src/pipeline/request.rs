@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use chalkstream_event_log::AppendError;
+use chalkstream_event_log::{AppendError, Kept};
 use chalkstream_schemas::{
-    ContentHash, EventIdentity, LearningEvent, LogOffset, RefuseReason, RejectReason,
-    RejectedRecord, Rejection, Timestamp,
+    ContentHash, EventIdentity, LearningEvent, RefuseReason, RejectReason, RejectedRecord,
+    Rejection, Timestamp,
 };
 
 use crate::decode::Batch;
@@ -107,10 +107,10 @@ impl<'a> Request<'a> {
     pub(super) fn settle_appended(
         &mut self,
         candidate: Candidate,
-        result: Result<LogOffset, AppendError>,
+        result: Result<Kept, AppendError>,
     ) {
         match result {
-            Ok(_offset) => self.settle_accepted(candidate),
+            Ok(_durable) => self.settle_accepted(candidate),
             Err(AppendError::TooLarge { bytes, limit_bytes }) => {
                 let message = format!(
                     "the event takes {bytes} bytes in the log, which takes {limit_bytes}; send less `data`"
@@ -121,6 +121,7 @@ impl<'a> Request<'a> {
                 AppendError::Busy { .. }
                 | AppendError::NoSuchPartition { .. }
                 | AppendError::Stopped { .. }
+                | AppendError::Unavailable { .. }
                 | AppendError::Unacknowledged { .. },
             ) => self.refuse(candidate, RefuseReason::Unavailable),
         }
@@ -166,11 +167,11 @@ impl<'a> Request<'a> {
     pub(super) fn settle_rejections(
         &mut self,
         rejections: Vec<(Undecided, Rejection)>,
-        kept: Vec<Result<LogOffset, AppendError>>,
+        kept: Vec<Result<Kept, AppendError>>,
     ) {
         for ((token, rejection), kept) in rejections.into_iter().zip(kept) {
             match kept {
-                Ok(_offset) => self.settle_rejected(token, rejection),
+                Ok(_durable) => self.settle_rejected(token, rejection),
                 Err(_logged) => {
                     let fate = Fate::Refused(RefuseReason::Unavailable);
                     self.ledger.settle(token, rejection.id, fate);

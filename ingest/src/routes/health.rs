@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 
 use crate::app::App;
-use crate::problem::{Problem, ProblemBody};
+use crate::condition::{Condition, Report};
+use crate::problem::{Problem, ProblemBody, ProblemKind};
 
 /// Is the process alive
 #[utoipa::path(
@@ -21,17 +22,25 @@ pub(crate) async fn livez() -> &'static str {
 }
 
 /// Does it take events
+///
+/// `ready`; or `degraded` with what is wrong, a line each, while events are still made durable.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "operation",
     responses(
-        (status = 200, description = "It takes events", body = String),
-        (status = 503, description = "It does not yet, or no longer", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 200, description = "It takes events; `degraded` names what does not work meanwhile", body = String),
+        (status = 503, description = "It does not yet, no longer, or cannot make events durable now", body = ProblemBody<'_>, content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
-    app.lifecycle.check().map(|()| "ready\n")
+pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<String, Problem> {
+    app.lifecycle.check()?;
+    let Report { condition, mut reasons } = app.durability.report();
+    if condition == Condition::Unready {
+        return Err(Problem::new(ProblemKind::NotReady, reasons.join("; ")));
+    }
+    reasons.insert(0, condition.as_str().to_owned());
+    Ok(reasons.join("\n") + "\n")
 }
 
 /// This document

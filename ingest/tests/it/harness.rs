@@ -34,6 +34,15 @@ impl StepClock {
         let ms = i64::try_from(by.as_millis()).unwrap();
         self.0.fetch_add(ms, Ordering::SeqCst);
     }
+
+    pub(crate) fn step_back(&self, by: Duration) {
+        let ms = i64::try_from(by.as_millis()).unwrap();
+        self.0.fetch_sub(ms, Ordering::SeqCst);
+    }
+
+    pub(crate) fn now_as_text(&self) -> String {
+        self.now().to_string()
+    }
 }
 
 impl Clock for StepClock {
@@ -216,7 +225,7 @@ pub(crate) async fn server_with(options: IngestOptions) -> Server {
     let clock = Arc::new(StepClock(AtomicI64::new(SystemClock.now().as_ms())));
     let (key, _info) = keys.create(&school("lincoln"), &[Scope::EventsWrite], clock.now()).unwrap();
     let parts = IngestParts {
-        log: Arc::clone(&log) as Arc<dyn EventLog>,
+        log: Arc::clone(&log) as Arc<dyn chalkstream_event_log::Intake>,
         seen: Arc::clone(&log) as Arc<dyn SeenIndex>,
         keys: keys.clone(),
         quota: Arc::new(NodeQuota::default()),

@@ -10,6 +10,7 @@ mod access;
 mod answers;
 mod beacons;
 mod bombs;
+mod clock;
 mod compress;
 mod collection;
 mod concurrency;
