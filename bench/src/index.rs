@@ -74,7 +74,7 @@ async fn each_batch(index: &Arc<dyn SeenIndex>, events: u64, call: Call) -> Resu
                     }
                 }
             }
-            Ok(())
+            anyhow::Ok(())
         });
     }
     while let Some(ended) = requests.join_next().await {
