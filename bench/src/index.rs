@@ -17,7 +17,6 @@ use crate::{float, say};
 
 const BATCH: u64 = 500;
 const REQUESTS: usize = 16;
-const REQUESTS_STEP: usize = 16;
 
 /// Measures both; `redis` is `host:port`, and without it Redis is left out.
 pub(crate) async fn measure(folder: &Path, redis: Option<&str>) -> Result<()> {

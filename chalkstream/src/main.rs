@@ -20,8 +20,8 @@ mod roles;
 mod schools;
 mod send;
 mod tasks;
-mod views;
 mod telemetry;
+mod views;
 
 use std::process::ExitCode;
 

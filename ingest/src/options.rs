@@ -15,10 +15,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub use self::dedup::{DedupKind, DedupOptions, RedisUrl};
 use crate::cors::CorsOptions;
 use crate::keys::KeysOptions;
-use crate::token::{JwtError, JwtOptions};
 use crate::limits::LimitsOptions;
 use crate::routes::metrics::MetricsOptions;
 use crate::tls::TlsOptions;
+use crate::token::{JwtError, JwtOptions};
 
 /// Options of ingest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -310,8 +310,10 @@ impl Pipeline {
         let results =
             self.append(Topic::Events, records, LogCall::Append).instrument(span.clone()).await;
         if let Some(partitions) = places {
-            let stored = partitions.into_iter().zip(&results);
-            let stored = stored.filter_map(|(id, offset)| Some((id, offset.as_ref().ok()?.get())));
+            let stored = partitions.into_iter().zip(&results).filter_map(|(id, kept)| match kept {
+                Ok(Kept::InLog(offset)) => Some((id, offset.get())),
+                Ok(Kept::InSpool) | Err(_) => None,
+            });
             span.record("log.offsets", trace::offsets(stored));
         }
         self.metrics.append_seconds.observe(started.elapsed());

@@ -125,7 +125,6 @@ impl Control {
     }
 
     /// Records behind what is visible, over the partitions of which that is known.
-
     async fn behind(
         &self,
         topic: Topic,

@@ -137,9 +137,9 @@ fn no_secret_is_in_logs_answers_metrics_or_the_data_folder() {
     let public =
         key(&mut secrets, "a publishable key", &[&create[..], &["--publishable"]].concat());
     let old = key(&mut secrets, "a key that is rotated", &create);
-    let new = key(&mut secrets, "its successor", &["keys", "rotate", &old[..12]]);
+    let new = key(&mut secrets, "its successor", &["keys", "rotate", old.get(..12).unwrap()]);
     let revoked = key(&mut secrets, "a revoked key", &create);
-    running.run(&["keys", "revoke", &revoked[..12]]).check(0, &[]);
+    running.run(&["keys", "revoke", revoked.get(..12).unwrap()]).check(0, &[]);
     let wrong = secrets.key("a wrong key", &format!("csk_{}", "0123456789abcdef".repeat(4)));
     let now = chrono::Utc::now().timestamp();
     let token = secrets.token("a token", &signed(SHARED_SECRET, now + 600));

@@ -121,7 +121,7 @@ async fn search_for_queries() {
             format!("key={secret}"),
             format!("key={secret}&key={secret}"),
             format!("token={secret}"),
-            format!("{secret}"),
+            secret.to_string(),
             format!("results={secret}"),
             "key=csk_unknown_needle".to_owned(),
         ] {
