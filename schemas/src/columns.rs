@@ -249,15 +249,6 @@ pub fn event_values(
         event.app_version.as_deref().map_or(V::Null, V::Str),
         event.original_id.as_deref().map_or(V::Null, V::Str),
     ];
-    let mut payload = PAYLOAD_COLUMNS.map(|column| match column.kind {
-        ColumnKind::StrList => V::Skills(&[]),
-        _ => V::Null,
-    });
-    event.payload.visit(|field, value| {
-        if let Some(slot) = field.column.and_then(|at| payload.get_mut(at)) {
-            *slot = value;
-        }
-    });
     let tail = [
         V::Str(&event.data),
         V::Str(&event.extra),
@@ -265,9 +256,31 @@ pub fn event_values(
         V::U32(partition.get()),
         V::U64(offset.get()),
     ];
-    let mut all = [V::Null; EVENT_COLUMN_COUNT];
-    for (slot, value) in all.iter_mut().zip(envelope.into_iter().chain(payload).chain(tail)) {
-        *slot = value;
+    let mut all = WITHOUT_VALUES;
+    let (head, rest) = all.split_at_mut(ENVELOPE_COLUMNS.len());
+    let (payload, end) = rest.split_at_mut(PAYLOAD_COLUMNS.len());
+    head.copy_from_slice(&envelope);
+    event.payload.visit(|field, value| {
+        if let Some(slot) = field.column.and_then(|at| payload.get_mut(at)) {
+            *slot = value;
+        }
+    });
+    end.copy_from_slice(&tail);
+    all
+}
+
+/// What an event has that gives a column no value.
+const WITHOUT_VALUES: [ColumnValue<'static>; EVENT_COLUMN_COUNT] = without_values();
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler; a mistake stops the build")]
+const fn without_values() -> [ColumnValue<'static>; EVENT_COLUMN_COUNT] {
+    let mut all = [ColumnValue::Null; EVENT_COLUMN_COUNT];
+    let mut at = 0;
+    while at < EVENT_COLUMN_COUNT {
+        if matches!(EVENT_COLUMNS[at].kind, ColumnKind::StrList) {
+            all[at] = ColumnValue::Skills(&[]);
+        }
+        at += 1;
     }
     all
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chalkstream_event_log::{Delivery, Retry, StoredRecord, Subscription};
 use chalkstream_schemas::{LogOffset, PartitionId};
@@ -35,6 +35,11 @@ const CHECKPOINT_SHARE: u32 = 5;
 const RESTORE_AGAIN: Duration = Duration::from_millis(500);
 /// Checkpoints are never rarer than this many intervals.
 const CHECKPOINT_STRETCH_MAX: u32 = 12;
+/// A record that the log took in so long ago says that folding is behind.
+const BEHIND: Duration = Duration::from_secs(1);
+/// Behind, rows wait for so many intervals: larger inserts cost less a row, aggregates coalesce,
+/// and the second that it takes is lost already.
+const BEHIND_INTERVALS: u32 = 5;
 
 pub(super) struct Driver {
     options: ProcessorOptions,
@@ -49,6 +54,8 @@ pub(super) struct Driver {
     restoring: BTreeMap<PartitionId, tokio::task::AbortHandle>,
     waits: Waits,
     last_flush: Instant,
+    /// Whether the records folded last had waited in the log.
+    behind: bool,
     last_checkpoint: Instant,
     /// How long to wait between checkpoints now.
     checkpoint_every: Duration,
@@ -76,6 +83,7 @@ impl Driver {
             restoring: BTreeMap::new(),
             waits: Waits::default(),
             last_flush: Instant::now(),
+            behind: false,
             last_checkpoint: Instant::now(),
         }
     }
@@ -247,6 +255,7 @@ impl Driver {
         if !self.folder.holds(partition) || self.waits.holds(partition) {
             return Ok(()); // Stopped, waiting, or a delivery from before a revocation.
         }
+        self.behind = records.last().is_some_and(is_behind);
         let mut delivered = blocking(move || Delivered::decode(partition, records)).await?;
         let (mut blobs, mut missing) = (BTreeMap::new(), None);
         for hash in delivered.blobs.clone() {
@@ -307,7 +316,11 @@ impl Driver {
         }
         let tuning = &self.options.tuning;
         let full = self.folder.waiting_bytes() >= tuning.flush_bytes;
-        let flush = self.folder.has_news() && self.last_flush.elapsed() >= tuning.flush_interval;
+        let interval = match self.behind {
+            true => tuning.flush_interval * BEHIND_INTERVALS,
+            false => tuning.flush_interval,
+        };
+        let flush = self.folder.has_news() && self.last_flush.elapsed() >= interval;
         let checkpoint = self.last_checkpoint.elapsed() >= self.checkpoint_every
             && self.folder.is_beyond_checkpoint();
         if full || flush || checkpoint {
@@ -481,6 +494,12 @@ impl Driver {
             true
         });
     }
+}
+
+fn is_behind(record: &StoredRecord) -> bool {
+    let taken_in = u64::try_from(record.timestamp.as_ms()).unwrap_or(0);
+    let age = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_millis(taken_in));
+    age.is_ok_and(|age| age >= BEHIND)
 }
 
 /// Waits for the job, if there is one; else forever. Cancel-safe.
