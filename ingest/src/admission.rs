@@ -35,6 +35,11 @@ impl Admission {
         Ok(permit)
     }
 
+    /// Bytes that would be admitted now.
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.free.available_permits().saturating_mul(UNIT_BYTES)
+    }
+
     /// Bytes in flight now, rounded up a request.
     pub(crate) fn in_flight_bytes(&self) -> usize {
         self.units.saturating_sub(self.free.available_permits()).saturating_mul(UNIT_BYTES)

@@ -15,6 +15,7 @@ mod credential;
 mod decode;
 mod dedup;
 mod fate;
+mod grpc;
 pub mod keys;
 mod live;
 mod metrics;

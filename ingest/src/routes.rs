@@ -14,6 +14,7 @@ use axum::routing::{get, post};
 use tracing::Instrument as _;
 
 use crate::app::App;
+use crate::grpc;
 use crate::metrics::{Ended, Metrics, Route};
 use crate::problem::{Problem, ProblemKind};
 use crate::trace;
@@ -55,6 +56,8 @@ routes! {
 
 pub(crate) fn router(app: &Arc<App>) -> Router {
     registered()
+        .route(Route::Grpc.as_str(), post(grpc::ingestion))
+        .route(Route::GrpcHealth.as_str(), post(grpc::health))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(app), observe))
@@ -107,7 +110,9 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     };
     let span = trace::request(&request, observed.route.as_str());
     let response = next.run(request).instrument(span.clone()).await;
-    observed.ended = Ended::of(response.status());
+    // The status of a gRPC call is not that of its HTTP response.
+    let of_call = response.extensions().get::<Ended>().copied();
+    observed.ended = of_call.unwrap_or_else(|| Ended::of(response.status()));
     trace::answered(&span, response.status());
     let Observed { route, ended, started, .. } = &observed;
     let (route, status) = (route.as_str(), ended.as_str());

@@ -50,24 +50,24 @@ pub(crate) struct Answer<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EventResult<'a> {
     /// Its place in the request, from 0.
-    index: usize,
+    pub(crate) index: usize,
     /// Its id as it was sent, where it could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
+    pub(crate) id: Option<&'a str>,
     /// `accepted`, `duplicate`, `rejected` or `refused`.
     #[schema(example = "rejected")]
-    status: &'static str,
+    pub(crate) status: &'static str,
     /// Why it was rejected or refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "missing_field")]
-    reason: Option<&'static str>,
+    pub(crate) reason: Option<&'static str>,
     /// The field at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "data.item_id")]
-    field: Option<&'a str>,
+    pub(crate) field: Option<&'a str>,
     /// What is wrong and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'a str>,
+    pub(crate) message: Option<&'a str>,
 }
 
 /// Send events
@@ -197,7 +197,7 @@ fn wants_all(query: Option<&str>) -> Result<bool, Problem> {
 }
 
 /// The status of an answer and whether to try again, from the fates alone.
-fn status(tally: Tally) -> (StatusCode, bool) {
+pub(crate) fn status(tally: Tally) -> (StatusCode, bool) {
     let Tally { accepted, duplicate, rejected, refused } = tally;
     let events = accepted + duplicate + rejected + refused;
     if events > 0 && rejected == events {
@@ -212,13 +212,7 @@ fn status(tally: Tally) -> (StatusCode, bool) {
 fn answer(outcome: &Outcome, name_all: bool, options: &IngestOptions) -> Response {
     let tally = outcome.tally;
     let Tally { accepted, duplicate, rejected, refused } = tally;
-    let results = outcome
-        .settled
-        .iter()
-        .enumerate()
-        .filter(|(_, event)| name_all || event.fate != Fate::Accepted)
-        .map(|(index, event)| EventResult::of(index, event))
-        .collect();
+    let results = results(outcome, name_all).collect();
     let body = Answer { accepted, duplicate, rejected, refused, results };
     // Strings and numbers alone: serialising them cannot fail.
     let bytes = serde_json::to_vec(&body).unwrap_or_default();
@@ -231,6 +225,13 @@ fn answer(outcome: &Outcome, name_all: bool, options: &IngestOptions) -> Respons
         headers.insert(header::RETRY_AFTER, retry_after_value(options.retry_after.get()));
     }
     response
+}
+
+/// What an answer names: what was not accepted, or every event.
+pub(crate) fn results(outcome: &Outcome, name_all: bool) -> impl Iterator<Item = EventResult<'_>> {
+    let named = move |event: &Settled| name_all || event.fate != Fate::Accepted;
+    let events = outcome.settled.iter().enumerate().filter(move |(_, event)| named(event));
+    events.map(|(index, event)| EventResult::of(index, event))
 }
 
 impl<'a> EventResult<'a> {

@@ -13,6 +13,7 @@ mod collection;
 mod concurrency;
 mod documents;
 mod faults;
+mod grpc;
 mod harness;
 mod key_changes;
 mod malformed;
