@@ -82,6 +82,18 @@ impl Door {
         Ok(permit)
     }
 
+    /// Bytes that would be admitted now.
+    pub(crate) fn free_bytes(&self) -> usize {
+        let all = self.admission.free.available_permits();
+        let units = if self.share_units < self.admission.units {
+            let held = self.admission.held(self.credential).lock().get(&self.credential).copied();
+            all.min(self.share_units.saturating_sub(held.unwrap_or(0)))
+        } else {
+            all
+        };
+        units.saturating_mul(UNIT_BYTES)
+    }
+
     /// Counts units to the credential, if its share has room for them.
     fn count(&self, units: usize) -> Result<(), Full> {
         let mut held = self.admission.held(self.credential).lock();
@@ -167,6 +179,7 @@ mod tests {
         assert_eq!(admission.in_flight_bytes(), 1 << 10);
         first.cover(1 << 10).unwrap();
         assert_eq!(admission.in_flight_bytes(), 1 << 10);
+        assert_eq!(door.free_bytes(), 9 << 10);
         first.cover(4 << 10).unwrap();
         let second = admission.door(BOB, 10 << 10).admit(6 << 10).unwrap();
         assert_eq!(first.cover((4 << 10) + 1), Err(Full::Process));
@@ -183,6 +196,7 @@ mod tests {
         let admission = Admission::new(10 << 10);
         let greedy = admission.door(ADA, 6 << 10);
         let first = greedy.admit(4 << 10).unwrap();
+        assert_eq!(greedy.free_bytes(), 2 << 10);
         let mut second = greedy.admit(1 << 10).unwrap();
         second.cover(2 << 10).unwrap();
         assert_eq!(second.cover(3 << 10), Err(Full::Credential));

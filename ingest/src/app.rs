@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use chalkstream_event_log::{Intake, SeenIndex};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::admission::{Admission, Door};
@@ -191,6 +191,7 @@ struct LifecycleInner {
     /// Why it is not ready; `None` if it is.
     not_ready: Mutex<Option<&'static str>>,
     draining: AtomicBool,
+    drained: Notify,
     working: AtomicUsize,
 }
 
@@ -199,6 +200,7 @@ impl Default for LifecycleInner {
         Self {
             not_ready: Mutex::new(Some("the server is starting")),
             draining: AtomicBool::new(false),
+            drained: Notify::new(),
             working: AtomicUsize::new(0),
         }
     }
@@ -209,6 +211,15 @@ impl Lifecycle {
     pub fn drain(&self) {
         self.unready("the server is stopping");
         self.inner.draining.store(true, Ordering::Release);
+        self.inner.drained.notify_waiters();
+    }
+
+    /// Waits for the stop to begin.
+    pub(crate) async fn drained(&self) {
+        let told = self.inner.drained.notified();
+        if !self.inner.draining.load(Ordering::Acquire) {
+            told.await;
+        }
     }
 
     pub(crate) fn check_draining(&self, options: &IngestOptions) -> Result<(), Problem> {

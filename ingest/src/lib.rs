@@ -17,6 +17,7 @@ mod credential;
 mod decode;
 mod dedup;
 mod fate;
+mod grpc;
 mod intake;
 pub mod keys;
 pub mod limits;

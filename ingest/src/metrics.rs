@@ -110,6 +110,8 @@ labels! {
         Readyz = "/readyz",
         Metrics = "/metrics",
         Openapi = "/openapi.json",
+        Grpc = "/chalkstream.ingest.v1.EventIngestion/{*method}",
+        GrpcHealth = "/grpc.health.v1.Health/{*method}",
         Other = "other",
     }
 }

@@ -150,6 +150,12 @@ impl Problem {
         self.kind
     }
 
+    /// When the request may be sent again, if that can help.
+    pub(crate) fn again_after(&self) -> Option<Duration> {
+        let again = matches!(self.kind.status().as_u16(), 408 | 429 | 500 | 503);
+        again.then(|| self.retry_after.unwrap_or(Duration::from_secs(1)))
+    }
+
     pub(crate) fn at(mut self, line: usize, column: usize) -> Self {
         self.position = Some((line, column));
         self

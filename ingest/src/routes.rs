@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 
 use crate::app::App;
 use crate::cors;
+use crate::grpc;
 use crate::metrics::{Ended, Metrics, Route};
 use crate::problem::{Problem, ProblemKind};
 use crate::trace;
@@ -57,8 +58,14 @@ routes! {
     GET "/openapi.json" => health::openapi,
 }
 
+/// What gRPC has; it is described by its own protocol and not by OpenAPI.
+const GRPC: &[(&str, &str)] =
+    &[("POST", Route::Grpc.as_str()), ("POST", Route::GrpcHealth.as_str())];
+
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let router = registered()
+        .route(Route::Grpc.as_str(), post(grpc::ingestion))
+        .route(Route::GrpcHealth.as_str(), post(grpc::health))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(app), observe))
@@ -79,6 +86,7 @@ async fn method_not_allowed(request: Request) -> Problem {
     let registered = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let methods = ROUTES
         .iter()
+        .chain(GRPC)
         .filter(|(_, path)| registered == Some(*path))
         .map(|(method, _)| *method)
         .collect::<Vec<_>>()
@@ -115,7 +123,9 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     };
     let span = trace::request(&request, observed.route.as_str());
     let response = next.run(request).instrument(span.clone()).await;
-    observed.ended = Ended::of(response.status());
+    // The status of a gRPC call is not that of its HTTP response.
+    let of_call = response.extensions().get::<Ended>().copied();
+    observed.ended = of_call.unwrap_or_else(|| Ended::of(response.status()));
     trace::answered(&span, response.status());
     let Observed { route, ended, started, .. } = &observed;
     let (route, status) = (route.as_str(), ended.as_str());

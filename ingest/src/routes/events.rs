@@ -46,28 +46,28 @@ pub(crate) struct Answer<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EventResult<'a> {
     /// Its place in the request, from 0.
-    index: usize,
+    pub(crate) index: usize,
     /// Its id as it was sent, where it could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
+    pub(crate) id: Option<&'a str>,
     /// `accepted`, `duplicate`, `rejected` or `refused`.
     #[schema(example = "rejected")]
-    status: &'static str,
+    pub(crate) status: &'static str,
     /// Why it was rejected or refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "missing_field")]
-    reason: Option<&'static str>,
+    pub(crate) reason: Option<&'static str>,
     /// The field at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "data.item_id")]
-    field: Option<&'a str>,
+    pub(crate) field: Option<&'a str>,
     /// What is wrong and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<&'a str>,
     /// Whose limit it was refused for: `learner` or `school`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "learner")]
-    scope: Option<&'static str>,
+    pub(crate) scope: Option<&'static str>,
 }
 
 /// Send events
@@ -157,7 +157,7 @@ async fn take_in(
 }
 
 /// The status of an answer and whether to try again, from the fates alone.
-fn status(tally: Tally) -> (StatusCode, bool) {
+pub(crate) fn status(tally: Tally) -> (StatusCode, bool) {
     let Tally { accepted, duplicate, rejected, refused, limited } = tally;
     let events = accepted + duplicate + rejected + refused;
     if events > 0 && rejected == events {
@@ -175,13 +175,7 @@ fn answer(outcome: &Outcome, name_all: bool, options: &IngestOptions) -> Respons
     let tally = outcome.tally;
     let Tally { accepted, duplicate, rejected, refused, limited: _ } = tally;
     let messages = limits::messages(tally, options);
-    let results = outcome
-        .settled
-        .iter()
-        .enumerate()
-        .filter(|(_, event)| name_all || !matches!(event.fate, Fate::Accepted(_)))
-        .map(|(index, event)| EventResult::of(index, event, &messages))
-        .collect();
+    let results = results(outcome, name_all, &messages).collect();
     let body = Answer { accepted, duplicate, rejected, refused, results };
     // Strings and numbers alone: serialising them cannot fail.
     let bytes = serde_json::to_vec(&body).unwrap_or_default();
@@ -195,6 +189,18 @@ fn answer(outcome: &Outcome, name_all: bool, options: &IngestOptions) -> Respons
         headers.insert(header::RETRY_AFTER, retry_after_value(after));
     }
     response
+}
+
+/// What an answer names: what was not accepted, or every event. `messages` are those of
+/// [`EventResult::of`].
+pub(crate) fn results<'a>(
+    outcome: &'a Outcome,
+    name_all: bool,
+    messages: &'a [String],
+) -> impl Iterator<Item = EventResult<'a>> {
+    let named = move |event: &Settled| name_all || !matches!(event.fate, Fate::Accepted(_));
+    let events = outcome.settled.iter().enumerate().filter(move |(_, event)| named(event));
+    events.map(|(index, event)| EventResult::of(index, event, messages))
 }
 
 impl<'a> EventResult<'a> {

@@ -350,6 +350,22 @@ impl Server {
         })
     }
 
+    /// The server's time in milliseconds.
+    pub(crate) fn clock_ms(&self) -> i64 {
+        self.clock.now().as_ms()
+    }
+
+    /// Another key of the server's school.
+    pub(crate) fn key_with(&self, scopes: &[Scope]) -> String {
+        let (key, _info) = self.keys.create(&school("lincoln"), scopes, self.clock.now()).unwrap();
+        key.reveal().to_owned()
+    }
+
+    pub(crate) fn revoke(&self, key: &str) {
+        let key_id = self.keys.authenticate(key, self.clock.now()).unwrap().key_id.to_string();
+        self.keys.revoke(&key_id, self.clock.now()).unwrap();
+    }
+
     /// A valid event with a fresh UUID.
     pub(crate) fn fresh(&self) -> Value {
         self.event(&uuid::Uuid::new_v4().to_string())

@@ -18,6 +18,7 @@ mod cors;
 mod documents;
 mod faults;
 mod flood;
+mod grpc;
 mod harness;
 mod hostile;
 mod key_changes;
