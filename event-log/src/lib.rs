@@ -29,7 +29,9 @@ use bytes::Bytes;
 use chalkstream_schemas::{ContentHash, EventIdentity, LogOffset, PartitionId, Timestamp};
 
 pub use crate::error::{AppendError, Error, Retry};
-pub use crate::partition::{PARTITIONER, partition_of, record_key};
+pub use crate::partition::{
+    PARTITIONER, partition_of, partition_of_key, put_record_key, record_key,
+};
 
 /// How many partitions a new log's topics get.
 pub const DEFAULT_PARTITIONS: u32 = 12;

@@ -287,7 +287,7 @@ impl<'a> Reader<'a> {
     #[inline]
     fn plain(&mut self) -> Result<u8, Broken> {
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        match rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)) {
+        match first_special(rest) {
             Some(length) => {
                 self.at += length;
                 match self.peek() {
@@ -444,6 +444,30 @@ impl<'a> Reader<'a> {
         self.skip_string()?;
         self.colon()
     }
+}
+
+/// The place of the first byte that ends a plain piece of a string: a quote, a backslash, or a
+/// control character. Looks at eight bytes at once.
+#[inline]
+fn first_special(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = 0x8080_8080_8080_8080;
+    // The top bit of each byte below `limit`; right for the first such byte, which is the one asked.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & TOPS;
+    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let mut place = 0;
+    let mut rest = bytes;
+    while let Some((eight, after)) = rest.split_first_chunk() {
+        let word = u64::from_le_bytes(*eight);
+        let found = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
+        if found != 0 {
+            return Some(place + found.trailing_zeros() as usize / 8);
+        }
+        place += 8;
+        rest = after;
+    }
+    let last = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
+    Some(place + last)
 }
 
 #[cfg(test)]

@@ -17,13 +17,14 @@ pub fn json_schema(event_type: EventType) -> Value {
     let info = event_type.info();
     let name = event_type.as_str();
     let mut properties = Map::new();
+    let required_by_type = info.map_or(&[][..], |info| info.envelope);
     for field in &ENVELOPE {
-        insert(&mut properties, field);
+        let required = field.required || required_by_type.contains(&field.name);
+        insert(&mut properties, &Field { required, ..*field });
     }
     properties.insert("type".to_owned(), type_schema(info.as_ref()));
     properties.insert("data".to_owned(), data_schema(event_type, info.as_ref()));
 
-    let required_by_type = info.map_or(&[][..], |info| info.envelope);
     let mut required: Vec<&Field> = ENVELOPE.iter().collect();
     required.retain(|field| field.required || required_by_type.contains(&field.name));
     let mut schema = json!({

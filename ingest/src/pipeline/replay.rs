@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chalkstream_event_log::Topic;
 use chalkstream_schemas::{
-    LearningEvent, ParseContext, RejectedRecord, Rejection, Timestamp, parse_event,
+    EventReader, EventRef, ParseContext, RejectedRecord, Rejection, Timestamp,
 };
 use tokio::time::Instant;
 
@@ -19,11 +19,12 @@ use crate::metrics::LogCall;
 
 /// Reads an event that was first received at `first`; it is received again now.
 #[expect(clippy::result_large_err, reason = "rejections are few, and each is read once")]
-pub(super) fn parse_again(
-    raw: &[u8],
-    now: &ParseContext<'_>,
+pub(super) fn read_again<'a>(
+    reader: &mut EventReader<'a>,
+    raw: &'a [u8],
+    now: &ParseContext<'a>,
     first: Timestamp,
-) -> Result<LearningEvent, Rejection> {
+) -> Result<EventRef<'a>, Rejection> {
     let since = u64::try_from(now.received_at.ms_since(first)).unwrap_or_default();
     let then = ParseContext {
         received_at: first,
@@ -31,7 +32,7 @@ pub(super) fn parse_again(
         max_future: now.max_future + Duration::from_millis(since),
         ..*now
     };
-    let mut event = parse_event(raw, &then)?;
+    let mut event = reader.read(raw, &then)?;
     event.received_at = now.received_at;
     Ok(event)
 }
@@ -61,7 +62,8 @@ impl Pipeline {
         let books = (&Arc::default(), &Arc::default());
         let (mut request, tokens) = Request::open(batch, credential, self.clock.now(), books);
         request.first_received = Some(first_received);
-        let (candidates, followers) = self.parse(&mut request, tokens).await;
+        let (events, tokens) = self.parse(&mut request, tokens).await;
+        let (candidates, followers) = request.first_of_each(&events, tokens);
         let identities = candidates.iter().map(|candidate| candidate.identity).collect::<Vec<_>>();
         for candidate in self.not_seen(&mut request, candidates, &identities).await {
             request.settle_accepted(candidate);
