@@ -15,6 +15,7 @@ pub mod conformance;
 pub mod control;
 pub mod embedded;
 mod error;
+mod filter;
 mod identities;
 pub mod kafka;
 mod partition;
