@@ -9,6 +9,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
+use crate::word;
+
 /// The longest text id, in bytes.
 pub const ID_MAX_BYTES: usize = 128;
 
@@ -40,7 +42,7 @@ pub(crate) fn check_id(text: &str) -> Result<(), IdError> {
     if text.len() > ID_MAX_BYTES {
         return Err(IdError::TooLong { bytes: text.len() });
     }
-    if text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+    if word::is_printable(text.as_bytes()) {
         return Ok(());
     }
     match text.chars().find(|c| c.is_control()) {

@@ -9,6 +9,8 @@
 
 use std::borrow::Cow;
 
+use crate::word;
+
 /// The deepest nesting; the event itself is the first level.
 pub(crate) const DEPTH_MAX: u32 = 64;
 /// Levels above a nested value: the event, and its `data`.
@@ -450,16 +452,11 @@ impl<'a> Reader<'a> {
 /// control character. Looks at eight bytes at once.
 #[inline]
 fn first_special(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = 0x8080_8080_8080_8080;
-    // The top bit of each byte below `limit`; right for the first such byte, which is the one asked.
-    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & TOPS;
-    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
     let mut place = 0;
     let mut rest = bytes;
     while let Some((eight, after)) = rest.split_first_chunk() {
         let word = u64::from_le_bytes(*eight);
-        let found = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
+        let found = word::below(word, 0x20) | word::equal(word, b'"') | word::equal(word, b'\\');
         if found != 0 {
             return Some(place + found.trailing_zeros() as usize / 8);
         }

@@ -28,6 +28,7 @@ pub mod reason;
 pub mod record;
 mod rules;
 pub mod time;
+mod word;
 
 pub use control::{
     BktSkill, BktTableError, ControlBody, ControlPayload, ControlRecord, TimeZoneError,
