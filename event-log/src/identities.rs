@@ -28,8 +28,9 @@ use crate::filter::{Filling, Filter};
 const PREFIX: &str = "seen-";
 const RUNS: &str = "runs-of-seen";
 
-/// Entries in memory that make a table of the store.
-const SEAL_AT: usize = 1 << 18;
+/// Entries in memory that make a table of the store: somewhat fewer than what 2^18 places hold, so
+/// that the hash table does not double just before it is sealed.
+const SEAL_AT: usize = 200_000;
 
 /// Entries in memory at which whoever adds must wait.
 pub(crate) const OVERFULL: usize = 1 << 21;
@@ -168,7 +169,7 @@ impl Identities {
             let mut recent = self.recent.write();
             if recent.sealed.is_none() {
                 // The next one will be as large: it need not grow step by step.
-                let next = Table::with_capacity(recent.filling.len());
+                let next = Table::with_capacity(recent.filling.len().min(SEAL_AT));
                 let table = std::mem::replace(&mut recent.filling, next);
                 recent.sealed = Some((Arc::new(table), recent.through));
             }
