@@ -171,7 +171,11 @@ fn json_schema_has_the_fields_of_the_table() {
     for info in types() {
         let schema = json_schema(info.event_type);
         assert_eq!(schema["$id"], format!("/v1/schemas/{}", info.name));
-        same_properties(&schema, &ENVELOPE, &["type", "data"], info.name);
+        let envelope = ENVELOPE.map(|field| Field {
+            required: field.required || info.envelope.contains(&field.name),
+            ..field
+        });
+        same_properties(&schema, &envelope, &["type", "data"], info.name);
         let data = &schema["properties"]["data"];
         same_properties(data, info.fields, &[], info.name);
 
