@@ -54,14 +54,27 @@ fmt: ## Format the code
 demo: build ## Real learners' events through the whole pipeline, every figure checked
 	"$(CARGO_TARGET_DIR)/release/chalkstream-demo" bin/chalkstream deploy/demo/data out/demo
 
+# Runs the benchmarks' program against a broker and a Redis of its own.
+define with-servers
+@deploy/dev/preflight test
+@folder=$$(mktemp --directory); trap 'deploy/dev/kafka stop "$$folder"; deploy/dev/redis stop "$$folder/redis"; rm -rf "$$folder"' EXIT; \
+	deploy/dev/kafka start "$$folder" > /dev/null; deploy/dev/redis start "$$folder/redis" > /dev/null; \
+	"$(CARGO_TARGET_DIR)/release/chalkstream-bench" $(1) --binary bin/chalkstream \
+		--kafka "$$(deploy/dev/kafka port "$$folder")" --broker "$$(cat "$$folder/pid")"
+endef
+
 .PHONY: bench
 bench: build ## Measure against the floor, with machine and versions
-	@deploy/dev/preflight test
-	@folder=$$(mktemp --directory); trap 'deploy/dev/kafka stop "$$folder"; deploy/dev/redis stop "$$folder/redis"; rm -rf "$$folder"' EXIT; \
-		deploy/dev/kafka start "$$folder" > /dev/null; deploy/dev/redis start "$$folder/redis" > /dev/null; \
-		"$(CARGO_TARGET_DIR)/release/chalkstream-bench" \
-			--binary bin/chalkstream --kafka "$$(deploy/dev/kafka port "$$folder")" \
-			--redis "127.0.0.1:$$(cat "$$folder/redis/port")"
+	$(call with-servers,all --redis "127.0.0.1:$$(cat "$$folder/redis/port")")
+
+.PHONY: bench-ingest
+bench-ingest: build ## Measure ingest in many shapes of load; QUICK=1 for a minute
+	$(call with-servers,ingest $(if $(QUICK),--quick))
+
+.PHONY: flamegraph
+flamegraph: build ## Profile ingest with perf (Debian: linux-perf) into out/flamegraph.svg
+	@mkdir -p out
+	$(call with-servers,ingest --flamegraph out/flamegraph.svg)
 
 .PHONY: soak
 soak: build ## The long form of tests: 20 kills each, troubles of half a minute, a million bodies

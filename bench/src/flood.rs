@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::load::{self, Load, Outcome};
+use crate::ingest;
+use crate::load::{self, Load, Outcome, Until};
+use crate::report::{round, say};
 use crate::server::Server;
 
 const LIMIT_PER_SECOND: u64 = 100;
@@ -36,12 +38,10 @@ pub(crate) async fn run(binary: &Path, kafka: &str, folder: &Path, pairs: u64) -
     let at_rate = |key: &str, per_second: u64, connections: u64, batch: usize, run: u64| Load {
         address: address.clone(),
         key: key.to_owned(),
-        connections,
-        batch,
-        batches: per_second * SECONDS / connections,
         pace: Duration::from_secs(connections) / u32::try_from(per_second).unwrap_or(u32::MAX),
         may_be_refused: key == flood,
         run,
+        ..ingest::closed(connections, batch, Until::Batches(per_second * SECONDS / connections))
     };
     let others = |run| at_rate(&other, LIMIT_PER_SECOND / 2, OTHER_CONNECTIONS, 1, run);
     // Connections, the producer and the index are warm before anything counts.
@@ -68,7 +68,7 @@ pub(crate) async fn run(binary: &Path, kafka: &str, folder: &Path, pairs: u64) -
     }
     ratios.sort_by(f64::total_cmp);
     if let (Some((quiet, during, flooded)), Some(ratio)) = (last, ratios.get(ratios.len() / 2)) {
-        crate::say(&format!(
+        say(&format!(
             "Flood from one key at {TIMES} times its limit of {LIMIT_PER_SECOND} requests/s, another key at half of its own\n  \
              other key p50/p99 ms: quiet {:.1}/{:.1}, flood {:.1}/{:.1}, median ratio of p99 {ratio:.2}\n  \
              flood: {} requests in {:.1} s, {} refused with 429, p50/p99 ms {:.1}/{:.1}\n",
@@ -88,5 +88,5 @@ pub(crate) async fn run(binary: &Path, kafka: &str, folder: &Path, pairs: u64) -
 
 /// How long the flood lasted, in whole seconds.
 fn flooded_seconds(flooded: &Outcome) -> u64 {
-    crate::round(flooded.seconds) as u64
+    round(flooded.seconds) as u64
 }

@@ -2,7 +2,8 @@
 //! event's id and learner, produces it to Kafka and answers once all are acknowledged. It
 //! validates nothing, knows no keys and does not deduplicate.
 
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,7 +25,11 @@ use sonic_rs::LazyValue;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+use crate::report::say;
+
 const TOPIC: &str = "floor.events";
+/// As long as Chalkstream's own producer waits.
+const LINGER_MS: &str = "2";
 
 #[derive(Deserialize)]
 struct Event<'a> {
@@ -56,33 +61,69 @@ impl ProducerContext for Acknowledge {
     }
 }
 
-/// Serves on a free port until the process ends.
-pub(crate) async fn start(brokers: &str) -> Result<SocketAddr> {
+/// The floor in a process of its own, as Chalkstream is; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    process: Child,
+    pub(crate) address: String,
+}
+
+impl Floor {
+    pub(crate) fn start(kafka: &str) -> Result<Self> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["floor", "--kafka", kafka])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("could not start the floor server")?;
+        let mut line = String::new();
+        let stdout = process.stdout.take().context("the floor server has an output")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        let address = line.trim().to_owned();
+        anyhow::ensure!(!address.is_empty(), "the floor server did not start");
+        Ok(Self { process, address })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        if self.process.kill().is_ok() {
+            drop(self.process.wait());
+        }
+    }
+}
+
+/// Serves on a free port, whose address it prints, until the process is killed.
+pub(crate) async fn serve(brokers: &str) -> Result<()> {
+    create_topic(brokers).await?;
     let producer: ThreadedProducer<Acknowledge> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("compression.type", "lz4")
-        .set("linger.ms", "2")
+        .set("linger.ms", LINGER_MS)
+        .set("batch.num.messages", "10000")
         .set("queue.buffering.max.messages", "1000000")
         .create_with_context(Acknowledge)
         .context("could not make the floor's producer")?;
     let producer = Arc::new(producer);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move {
-        while let Ok((stream, _peer)) = listener.accept().await {
-            let producer = Arc::clone(&producer);
-            if stream.set_nodelay(true).is_err() {
-                continue;
-            }
-            tokio::spawn(http1::Builder::new().serve_connection(
-                TokioIo::new(stream),
-                service_fn(move |request| answer(Arc::clone(&producer), request)),
-            ));
+    say(&listener.local_addr()?.to_string());
+    loop {
+        let (stream, _peer) = listener.accept().await?;
+        let producer = Arc::clone(&producer);
+        if stream.set_nodelay(true).is_err() {
+            continue;
         }
-    });
-    Ok(address)
+        tokio::spawn(http1::Builder::new().serve_connection(
+            TokioIo::new(stream),
+            service_fn(move |request| answer(Arc::clone(&producer), request)),
+        ));
+    }
 }
 
 async fn answer(
@@ -124,7 +165,7 @@ async fn answer(
 }
 
 /// Creates the floor's topic with as many partitions as Chalkstream's.
-pub(crate) async fn create_topic(brokers: &str) -> Result<()> {
+async fn create_topic(brokers: &str) -> Result<()> {
     use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
     let admin: AdminClient<rdkafka::client::DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create()?;

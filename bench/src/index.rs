@@ -13,7 +13,7 @@ use chalkstream_event_log::seen::{LocalIndex, RedisOptions, SharedIndex};
 use chalkstream_schemas::{ContentHash, EventIdentity};
 use tokio::task::JoinSet;
 
-use crate::{float, say};
+use crate::report::{float, say};
 
 const BATCH: u64 = 500;
 const REQUESTS: usize = 16;

@@ -110,12 +110,9 @@ impl Server {
         Ok(values.iter().sum())
     }
 
-    /// Largest resident memory so far, in MiB.
-    pub(crate) fn peak_memory_mib(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("VmHWM")?;
-        let kib = line.split_whitespace().nth(1).context("VmHWM has a number")?;
-        Ok(kib.parse::<u64>()? / 1024)
+    /// The process, for `/proc` and profilers.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// Stops it cleanly, so that everything is on disk.

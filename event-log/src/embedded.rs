@@ -313,11 +313,18 @@ impl SeenIndex for EmbeddedLog {
         &self,
         identities: &[EventIdentity],
     ) -> Result<Vec<Option<ContentHash>>, Error> {
+        let store = self.shared.store.read().clone().ok_or(Error::Closed)?;
+        let known = store.seen.recall(identities);
+        if known.unsure.is_empty() {
+            return Ok(known.found);
+        }
+        drop(store);
         let identities = identities.to_vec();
-        let look_up = self.shared.run(move |store| {
-            store.seen.lookup(&identities).map_err(store.error("look up seen events"))
-        });
-        look_up.await
+        let complete = move |store: &Store| {
+            let complete = store.seen.complete(&identities, known);
+            complete.map_err(store.error("look up seen events"))
+        };
+        self.shared.run(complete).await
     }
 
     async fn commit(&self, _acknowledged: &[(EventIdentity, ContentHash)]) -> Result<(), Error> {

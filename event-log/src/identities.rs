@@ -8,26 +8,31 @@
 //! are a hash table, and when that is full it is sorted and written as one table of the store.
 //! A crash in between finds the runs and fills the hash table again.
 //!
+//! A look-up asks a filter first, which knows that nearly every identity is new.
+//!
 //! Always true: an entry lives for at least the horizon, unless there are more entries than may be;
 //! it goes with its generation, without rewriting; memory is bounded by [`OVERFULL`] entries. Steps
 //! of the clock cannot lose entries: a generation ends when the next begins, and one that begins
 //! in the future is filled until that future has passed.
 //! Not here: when a batch is durable (whoever commits it), and threads.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chalkstream_schemas::{ContentHash, EventIdentity};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
-use parking_lot::RwLock;
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+
+use crate::filter::{Filling, Filter};
 
 const PREFIX: &str = "seen-";
 const RUNS: &str = "runs-of-seen";
 
-/// Entries in memory that make a table of the store.
-const SEAL_AT: usize = 1 << 18;
+/// Entries in memory that make a table of the store: somewhat fewer than what 2^18 places hold, so
+/// that the hash table does not double just before it is sealed.
+const SEAL_AT: usize = 200_000;
 
 /// Entries in memory at which whoever adds must wait.
 pub(crate) const OVERFULL: usize = 1 << 21;
@@ -71,6 +76,8 @@ pub(crate) struct Identities {
     generations: RwLock<Vec<Generation>>,
     recent: RwLock<Recent>,
     sealing: AtomicBool,
+    /// What inserts old entries into the filter.
+    filling: Mutex<Filling>,
 }
 
 #[derive(Clone)]
@@ -80,14 +87,22 @@ struct Generation {
     count: u64,
 }
 
-/// What is not in a table of the store yet.
-#[derive(Default)]
+/// What is not in a table of the store yet, and a filter before all of it.
 struct Recent {
+    filter: Arc<Filter>,
     filling: Table,
     /// The newest run in `filling`.
     through: u64,
     /// What is being written, and the newest run in it.
     sealed: Option<(Arc<Table>, u64)>,
+}
+
+/// What memory knows about some identities.
+pub(crate) struct Known {
+    /// The content that each was kept with, as far as memory has it.
+    pub(crate) found: Vec<Option<ContentHash>>,
+    /// The places of those that only the store can tell about.
+    pub(crate) unsure: Vec<usize>,
 }
 
 impl Identities {
@@ -103,13 +118,19 @@ impl Identities {
         }
         generations.sort_by_key(|generation| generation.since_ms);
         let runs = db.keyspace(RUNS, options)?;
-        let mut recent = Recent::default();
+        let filter = Arc::new(Filter::new());
+        let mut recent =
+            Recent { filter: Arc::clone(&filter), filling: Table::new(), through: 0, sealed: None };
         for run in runs.iter() {
             let (key, value) = run.into_inner()?;
             recent.through =
                 key.first_chunk().map_or(recent.through, |key| u64::from_be_bytes(*key));
             recent.filling.extend(value.chunks_exact(ENTRY_BYTES).filter_map(parse));
         }
+        for identity in recent.filling.keys() {
+            filter.insert(identity);
+        }
+        let filling = Mutex::new(Filling::start(filter, stored(&generations)));
         Ok(Self {
             db: db.clone(),
             limits,
@@ -117,6 +138,7 @@ impl Identities {
             generations: RwLock::new(generations),
             recent: RwLock::new(recent),
             sealing: AtomicBool::new(false),
+            filling,
         })
     }
 
@@ -143,6 +165,7 @@ impl Identities {
         let mut recent = self.recent.write();
         recent.through = recent.through.max(run);
         for (identity, content) in entries {
+            recent.filter.insert(identity);
             recent.filling.entry(*identity).or_insert(*content);
         }
         recent.filling.len() >= SEAL_AT && !self.sealing.load(Ordering::Acquire)
@@ -168,7 +191,9 @@ impl Identities {
         let (table, through) = {
             let mut recent = self.recent.write();
             if recent.sealed.is_none() {
-                let table = std::mem::take(&mut recent.filling);
+                // The next one will be as large: it need not grow step by step.
+                let next = Table::with_capacity(recent.filling.len().min(SEAL_AT));
+                let table = std::mem::replace(&mut recent.filling, next);
                 recent.sealed = Some((Arc::new(table), recent.through));
             }
             match &recent.sealed {
@@ -176,8 +201,10 @@ impl Identities {
                 None => return Ok(()),
             }
         };
-        let mut entries: Vec<_> = table.iter().collect();
-        entries.sort_unstable();
+        // Copied, so that sorting and writing walk through memory instead of hopping in the table.
+        let mut entries: Vec<Entry> =
+            table.iter().map(|(identity, content)| (*identity, *content)).collect();
+        entries.sort_unstable_by_key(|(identity, _)| *identity);
         let count = entries.len() as u64;
         let generation = self.current(now_ms, count)?;
         let mut ingestion = generation.start_ingestion()?;
@@ -229,34 +256,73 @@ impl Identities {
         Ok(entries)
     }
 
-    /// The content that each identity was kept with, in the order given.
-    pub(crate) fn lookup(
+    /// What memory knows; blocks for nothing.
+    pub(crate) fn recall(&self, identities: &[EventIdentity]) -> Known {
+        let recent = self.recent.read();
+        let complete = recent.filter.is_complete();
+        let mut unsure = Vec::new();
+        let found = identities
+            .iter()
+            .enumerate()
+            .map(|(place, identity)| {
+                if complete && recent.filter.absent(identity) {
+                    return None;
+                }
+                let sealed = || recent.sealed.as_ref().and_then(|(table, _)| table.get(identity));
+                let found = recent.filling.get(identity).or_else(sealed).copied();
+                if found.is_none() {
+                    unsure.push(place);
+                }
+                found
+            })
+            .collect();
+        Known { found, unsure }
+    }
+
+    /// The content that each identity was kept with, in the order given; asks the store for what
+    /// memory was unsure of. Memory comes first: an entry moves from there to the store, so none is
+    /// missed in between.
+    pub(crate) fn complete(
         &self,
         identities: &[EventIdentity],
+        known: Known,
     ) -> fjall::Result<Vec<Option<ContentHash>>> {
-        // Memory first, then the tables: an entry moves that way, so none is missed in between.
-        let mut found: Vec<Option<ContentHash>> = {
-            let recent = self.recent.read();
-            let sealed = recent.sealed.as_ref().map(|(table, _)| table);
-            let of = |identity| {
-                let filling = recent.filling.get(identity);
-                filling.or_else(|| sealed.and_then(|table| table.get(identity))).copied()
-            };
-            identities.iter().map(of).collect()
-        };
+        let Known { mut found, unsure } = known;
         let generations = self.generations.read().clone();
-        for (identity, found) in identities.iter().zip(&mut found) {
+        for place in unsure {
+            let (Some(identity), Some(found)) = (identities.get(place), found.get_mut(place))
+            else {
+                continue;
+            };
             for generation in generations.iter().rev() {
-                if found.is_some() {
-                    break;
-                }
                 let entry = generation.entries.get(identity.as_bytes())?;
                 *found = entry
                     .and_then(|entry| entry.first_chunk().copied())
                     .map(ContentHash::from_bytes);
+                if found.is_some() {
+                    break;
+                }
             }
         }
         Ok(found)
+    }
+
+    /// Begins a filter anew, without what was forgotten.
+    fn renew_filter(&self) {
+        // Held throughout: of two that begin anew, the filter in use is the one that is filled.
+        let mut filling = self.filling.lock();
+        let filter = Arc::new(Filter::new());
+        {
+            let mut recent = self.recent.write();
+            let sealed = recent.sealed.iter().flat_map(|(table, _)| table.keys());
+            for identity in recent.filling.keys().chain(sealed) {
+                filter.insert(identity);
+            }
+            recent.filter = Arc::clone(&filter);
+        }
+        // What is sealed from here on is in the filter already.
+        let stored = stored(&self.generations.read());
+        *filling = Filling::start(filter, stored);
     }
 
     /// Forgets generations that hold nothing written at `before_ms` or later.
@@ -281,16 +347,22 @@ impl Identities {
     }
 
     fn drop_while(&self, oldest_goes: impl Fn(&[Generation]) -> bool) -> fjall::Result<()> {
+        let mut dropped = false;
         loop {
             let oldest = {
                 let mut generations = self.generations.write();
                 if !oldest_goes(&generations) {
-                    return Ok(());
+                    break;
                 }
                 generations.remove(0)
             };
+            dropped = true;
             self.db.delete_keyspace(oldest.entries)?;
         }
+        if dropped {
+            self.renew_filter();
+        }
+        Ok(())
     }
 
     /// Entries that are kept, about.
@@ -309,6 +381,10 @@ impl std::fmt::Debug for Identities {
             .field("filling", &self.recent.read().filling.len())
             .finish_non_exhaustive()
     }
+}
+
+fn stored(generations: &[Generation]) -> Vec<Keyspace> {
+    generations.iter().map(|generation| generation.entries.clone()).collect()
 }
 
 fn parse(entry: &[u8]) -> Option<Entry> {
@@ -342,6 +418,10 @@ mod tests {
         index.applied(run, entries);
     }
 
+    fn lookup(index: &Identities, ids: &[EventIdentity]) -> Vec<Option<ContentHash>> {
+        index.complete(ids, index.recall(ids)).unwrap()
+    }
+
     /// At every step of sealing, and after a crash at any of them, the same entries are found.
     #[test]
     fn sealing_moves_entries_and_loses_none() {
@@ -366,7 +446,7 @@ mod tests {
                 db = open();
                 index = Identities::open(&db, limits).unwrap();
             }
-            let found = index.lookup(&ids).unwrap();
+            let found = lookup(&index, &ids);
             let known = (step + 1) * 500;
             for (at, (found, (_, content))) in found.iter().zip(&entries).enumerate() {
                 assert_eq!(*found, (at < known).then_some(*content), "entry {at} in step {step}");
@@ -376,7 +456,7 @@ mod tests {
         assert_eq!(index.runs.iter().count(), 0, "what is sealed is kept once");
         assert!(index.len() >= 3_000, "what was sealed twice may count twice");
         index.drop_before(2_000).unwrap();
-        assert!(index.lookup(&ids).unwrap().iter().all(Option::is_none));
+        assert!(lookup(&index, &ids).iter().all(Option::is_none));
         assert_eq!(index.len(), 0);
     }
 
@@ -396,7 +476,7 @@ mod tests {
             let recent = entries[..(step + 1) * 500].iter().rev().take(2_500);
             let (recent, contents): (Vec<_>, Vec<_>) =
                 recent.map(|entry| (entry.0, Some(entry.1))).unzip();
-            assert_eq!(index.lookup(&recent).unwrap(), contents, "in step {step}");
+            assert_eq!(lookup(&index, &recent), contents, "in step {step}");
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod conformance;
 pub mod control;
 pub mod embedded;
 mod error;
+mod filter;
 mod identities;
 pub mod intake;
 pub mod kafka;
@@ -34,7 +35,9 @@ use chalkstream_schemas::{ContentHash, EventIdentity, LogOffset, PartitionId, Ti
 use crate::breaker::BreakerState;
 pub use crate::error::{AppendError, Error, Retry};
 pub use crate::intake::{Intake, IntakeStatus, Kept};
-pub use crate::partition::{PARTITIONER, partition_of, record_key};
+pub use crate::partition::{
+    PARTITIONER, partition_of, partition_of_key, put_record_key, record_key,
+};
 
 /// How many partitions a new log's topics get.
 pub const DEFAULT_PARTITIONS: u32 = 12;

@@ -4,8 +4,8 @@
 //! partition, in every process and on both logs. The hash is Kafka's own, so that any Kafka client
 //! which sends [`record_key`] as the key agrees.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use chalkstream_schemas::{PartitionId, SchoolId, UserId};
+use bytes::Bytes;
+use chalkstream_schemas::{PartitionId, SchoolId};
 
 /// The name of the rule, a part of the log's identity.
 pub const PARTITIONER: &str = "murmur2-length-prefixed-school-user";
@@ -14,20 +14,31 @@ pub const PARTITIONER: &str = "murmur2-length-prefixed-school-user";
 const KAFKA_SEED: u32 = 0x9747_b28c;
 
 /// The partition of a learner among `partitions` of them.
-pub fn partition_of(school: &SchoolId, user: &UserId, partitions: u32) -> PartitionId {
-    PartitionId::new(kafka_hash(&record_key(school, user)) % partitions.max(1))
+pub fn partition_of(school: &SchoolId, user: impl AsRef<str>, partitions: u32) -> PartitionId {
+    partition_of_key(&record_key(school, user), partitions)
+}
+
+/// The partition of a learner whose [`record_key`] this is, among `partitions` of them.
+pub fn partition_of_key(key: &[u8], partitions: u32) -> PartitionId {
+    PartitionId::new(kafka_hash(key) % partitions.max(1))
 }
 
 /// The key of a learner's records: school and user, each after its length in two bytes.
-pub fn record_key(school: &SchoolId, user: &UserId) -> Bytes {
-    let (school, user) = (school.as_str(), user.as_str());
-    let mut key = BytesMut::with_capacity(4 + school.len() + user.len());
-    for text in [school, user] {
+pub fn record_key(school: &SchoolId, user: impl AsRef<str>) -> Bytes {
+    let user = user.as_ref();
+    let mut key = Vec::with_capacity(4 + school.as_str().len() + user.len());
+    put_record_key(school, user, &mut key);
+    key.into()
+}
+
+/// Appends the [`record_key`] of a learner to `out`.
+pub fn put_record_key(school: &SchoolId, user: &str, out: &mut Vec<u8>) {
+    for text in [school.as_str(), user] {
         // An id has at most 128 bytes, so the clamp is never reached; it keeps this total.
-        key.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
-        key.put_slice(text.as_bytes());
+        let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(text.as_bytes());
     }
-    key.freeze()
 }
 
 fn kafka_hash(bytes: &[u8]) -> u32 {
@@ -36,6 +47,8 @@ fn kafka_hash(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use chalkstream_schemas::UserId;
+
     use super::*;
 
     #[track_caller]

@@ -127,20 +127,28 @@ impl LocalIndex {
     ) -> Result<(), Error> {
         let entries = acknowledged.to_vec();
         let work = move |inner: &Inner| {
-            let full = {
-                let mut run = inner.run.lock();
-                *run += 1;
-                let mut batch = inner.db.batch();
-                inner.seen.add(&mut batch, *run, &entries);
-                batch.commit()?;
-                inner.seen.applied(*run, &entries)
-            };
-            if full {
-                inner.seal(now_ms)?;
+            // Sealing is far behind: who adds more waits for it.
+            while inner.seen.is_overfull() {
+                std::thread::sleep(Duration::from_millis(5));
             }
-            Ok(())
+            let mut run = inner.run.lock();
+            *run += 1;
+            let mut batch = inner.db.batch();
+            inner.seen.add(&mut batch, *run, &entries);
+            batch.commit()?;
+            Ok(inner.seen.applied(*run, &entries))
         };
-        self.run("keep seen events", work).await
+        if self.run("keep seen events", work).await? {
+            // In the background: nobody's answer waits for it.
+            let inner = Arc::clone(&self.inner);
+            drop(tokio::task::spawn_blocking(move || {
+                if let Err(error) = inner.seal(now_ms) {
+                    // Nothing is lost: the entries stay in memory and in the store.
+                    tracing::warn!(%error, "could not write the index of seen events; trying later");
+                }
+            }));
+        }
+        Ok(())
     }
 }
 
@@ -150,8 +158,13 @@ impl SeenIndex for LocalIndex {
         &self,
         identities: &[EventIdentity],
     ) -> Result<Vec<Option<ContentHash>>, Error> {
+        let known = self.inner.seen.recall(identities);
+        if known.unsure.is_empty() {
+            return Ok(known.found);
+        }
         let identities = identities.to_vec();
-        self.run("look up seen events", move |inner| inner.seen.lookup(&identities)).await
+        let complete = move |inner: &Inner| inner.seen.complete(&identities, known);
+        self.run("look up seen events", complete).await
     }
 
     async fn commit(&self, acknowledged: &[(EventIdentity, ContentHash)]) -> Result<(), Error> {

@@ -6,11 +6,11 @@
 //! Not here: what was committed before (`SeenIndex`), and what to do about either
 //! ([`crate::pipeline`]).
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use chalkstream_schemas::EventIdentity;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 

@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chalkstream_schemas::{RefuseReason, Timestamp, UserId};
+use chalkstream_schemas::{RefuseReason, Timestamp};
 
 use crate::fate::Tally;
 use crate::keys::Credential;
@@ -182,7 +182,7 @@ impl Limits {
         options: &LimitsOptions,
         credential: &Credential,
         received_at: Timestamp,
-        users: impl ExactSizeIterator<Item = &UserId> + Clone,
+        users: impl ExactSizeIterator<Item = &str> + Clone,
         held: &mut HeldBack,
     ) -> Vec<Option<RefuseReason>> {
         let mut verdicts = Vec::new();
@@ -269,7 +269,7 @@ impl Limits {
         options: &LimitsOptions,
         credential: &Credential,
         received_at: Timestamp,
-        users: impl ExactSizeIterator<Item = &UserId>,
+        users: impl ExactSizeIterator<Item = &str>,
     ) {
         let events = users.len() as u64;
         self.give_back_learners(options, credential, users);
@@ -306,7 +306,7 @@ impl Limits {
         &self,
         options: &LimitsOptions,
         credential: &Credential,
-        users: impl Iterator<Item = &'a UserId>,
+        users: impl Iterator<Item = &'a str>,
     ) {
         let Some(rate) = learner_rate(options, credential) else { return };
         let now = self.now();
@@ -323,7 +323,7 @@ impl Limits {
         self.buckets.key((limit, who))
     }
 
-    fn learner(&self, credential: &Credential, user: &UserId) -> Key {
+    fn learner(&self, credential: &Credential, user: &str) -> Key {
         self.buckets.key((Limit::LearnerEvents, &credential.school_id, user))
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use chalkstream_schemas::ids::ID_MAX_BYTES;
 use chalkstream_schemas::{
-    EventOutcome, EventType, LearningEvent, OutcomeSeries, Rejection, SchoolId, Timestamp,
+    EventOutcome, EventRef, EventType, OutcomeSeries, Rejection, SchoolId, Timestamp,
 };
 use parking_lot::Mutex;
 
@@ -123,7 +123,7 @@ pub(crate) struct Account {
 
 impl Account {
     /// Tells what an event is.
-    pub(crate) fn is_event(&mut self, index: usize, event: &LearningEvent) {
+    pub(crate) fn is_event(&mut self, index: usize, event: &EventRef<'_>) {
         self.is_kind(index, event.type_name(), event.app.as_deref());
         if let Some(watched) = self.watched.as_mut().and_then(|all| all.get_mut(index)) {
             *watched = Watched::event(event);

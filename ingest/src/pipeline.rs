@@ -10,17 +10,16 @@
 //! Not here: connections. A request that is under way runs to its end in a task of its own, so a
 //! client that goes away loses nothing and leaves nothing behind.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use chalkstream_event_log::{
-    AppendError, Intake, Kept, NewRecord, SeenIndex, Topic, partition_of, record_key,
+    AppendError, Intake, Kept, NewRecord, SeenIndex, Topic, partition_of_key, put_record_key,
 };
 use chalkstream_schemas::record::encode_event;
 use chalkstream_schemas::{
-    EventIdentity, ParseContext, PartitionId, RefuseReason, RejectedRecord, Rejection, parse_event,
+    EventIdentity, EventReader, EventRef, ParseContext, PartitionId, RefuseReason, RejectedRecord,
+    Rejection,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -42,7 +41,7 @@ mod request;
 mod validate;
 
 pub(crate) use request::client_id;
-use request::{Candidate, First, Follower, Request, not_permitted};
+use request::{Candidate, Request, not_permitted};
 
 /// After so many events a request lets others have the thread.
 const EVENTS_PER_TURN: usize = 512;
@@ -81,8 +80,8 @@ impl Pipeline {
         tokens: Vec<Undecided>,
         deadline: Instant,
     ) -> Outcome {
-        let (mut waiting, followers) =
-            self.parse(&mut request, tokens).instrument(part!("parse")).await;
+        let (events, tokens) = self.parse(&mut request, tokens).instrument(part!("parse")).await;
+        let (mut waiting, followers) = request.first_of_each(&events, tokens);
         while !waiting.is_empty() {
             let contested = self.produce(&mut request, waiting).await;
             waiting = wait_for_others(&mut request, contested, deadline).await;
@@ -94,36 +93,37 @@ impl Pipeline {
         Outcome { retry_after: request.held.retry_after, ..request.ledger.close() }
     }
 
-    /// Reads every event. Events that share an identity follow the first of them.
-    async fn parse(
+    /// Reads every event; returns those that can be taken, with their tokens.
+    async fn parse<'a>(
         &self,
-        request: &mut Request<'_>,
+        request: &mut Request<'a>,
         tokens: Vec<Undecided>,
-    ) -> (Vec<Candidate>, Vec<Follower>) {
+    ) -> (Vec<EventRef<'a>>, Vec<Undecided>) {
         let options = self.options.get();
+        let (batch, credential) = (request.batch, request.credential);
+        let mut reader = EventReader::new();
         let context = ParseContext {
-            school_id: &request.credential.school_id,
+            school_id: &credential.school_id,
             received_at: request.received_at,
-            batch_sent_at: request.batch.sent_at,
-            max_age: request.credential.max_age(options.max_age.get()),
-            max_future: request.credential.max_future.unwrap_or(options.max_future.get()),
+            batch_sent_at: batch.sent_at,
+            max_age: credential.max_age(options.max_age.get()),
+            max_future: credential.max_future.unwrap_or(options.max_future.get()),
             max_event_bytes: options.max_event.get(),
         };
-        let mut candidates = Vec::with_capacity(tokens.len());
-        let mut followers = Vec::new();
-        let mut ordinals = HashMap::with_capacity(tokens.len());
+        let mut events = Vec::with_capacity(tokens.len());
+        let mut good = Vec::with_capacity(tokens.len());
         for token in tokens {
             if token.index() % EVENTS_PER_TURN == EVENTS_PER_TURN - 1 {
                 tokio::task::yield_now().await;
             }
-            let raw = request.batch.raw(token.index());
+            let raw = batch.raw(token.index());
             let first_received = request.first_received.and_then(|all| all.get(token.index()));
             let parsed = match first_received {
-                None => parse_event(raw, &context),
-                Some(first) => replay::parse_again(raw, &context, *first),
+                None => reader.read(raw, &context),
+                Some(first) => replay::read_again(&mut reader, raw, &context, *first),
             };
             let event = match parsed {
-                Ok(event) => Box::new(event),
+                Ok(event) => event,
                 Err(rejection) => {
                     request.ledger.account.is_rejected(token.index(), &rejection, raw);
                     request.rejections.push((token, rejection));
@@ -131,34 +131,22 @@ impl Pipeline {
                 }
             };
             request.ledger.account.is_event(token.index(), &event);
-            if !request.credential.may_send_for(&event.user_id) {
+            if credential.may_send_for(&event.user_id) {
+                events.push(event);
+                good.push(token);
+            } else {
                 request.rejections.push((token, not_permitted(&event)));
-                continue;
-            }
-            let identity = event.identity();
-            let next = ordinals.len();
-            match ordinals.entry(identity) {
-                Entry::Vacant(first) => {
-                    first.insert(next);
-                    candidates.push(Candidate { token, event, identity, ordinal: next });
-                }
-                Entry::Occupied(first) => {
-                    let (id, content) = (client_id(&event), event.content_hash);
-                    followers.push(Follower { token, id, content, ordinal: *first.get() });
-                }
             }
         }
-        let unknown = First::NotStored(RefuseReason::Unavailable);
-        request.first.resize(ordinals.len(), unknown);
-        (candidates, followers)
+        (events, good)
     }
 
     /// Reserves what is free, asks the index, appends what is new. Returns what others hold.
-    async fn produce(
+    async fn produce<'e>(
         &self,
         request: &mut Request<'_>,
-        waiting: Vec<Candidate>,
-    ) -> Vec<(Candidate, Contested)> {
+        waiting: Vec<Candidate<'e>>,
+    ) -> Vec<(Candidate<'e>, Contested)> {
         let identities = waiting.iter().map(|candidate| candidate.identity).collect::<Vec<_>>();
         let (reserved, holders) = self.reservations.reserve(&identities);
         let mut ours = Vec::with_capacity(waiting.len());
@@ -173,8 +161,10 @@ impl Pipeline {
             self.not_seen(request, ours, reserved.identities()).instrument(part!("dedupe")).await;
         let new = self.within_limits(request, new).await;
         let rejections = std::mem::take(&mut request.rejections);
-        let (appended, kept) =
-            tokio::join!(self.append_events(&new), self.append_rejections(request, &rejections));
+        let (appended, kept) = tokio::join!(
+            self.append_events(request, &new),
+            self.append_rejections(request, &rejections)
+        );
         self.commit(&new, &appended).await;
         drop(reserved);
         request.settle_rejections(rejections, kept);
@@ -186,12 +176,12 @@ impl Pipeline {
     }
 
     /// Settles what the index knows; returns the rest.
-    async fn not_seen(
+    async fn not_seen<'e>(
         &self,
         request: &mut Request<'_>,
-        ours: Vec<Candidate>,
+        ours: Vec<Candidate<'e>>,
         identities: &[EventIdentity],
-    ) -> Vec<Candidate> {
+    ) -> Vec<Candidate<'e>> {
         if ours.is_empty() {
             return ours;
         }
@@ -217,12 +207,12 @@ impl Pipeline {
         new
     }
 
-    fn refuse_unseen(
+    fn refuse_unseen<'e>(
         &self,
         request: &mut Request<'_>,
-        ours: Vec<Candidate>,
+        ours: Vec<Candidate<'e>>,
         error: &str,
-    ) -> Vec<Candidate> {
+    ) -> Vec<Candidate<'e>> {
         if let Some(times) = self.metrics.log_error(LogCall::Lookup) {
             tracing::error!(times, error, "the index of seen events could not be read");
         }
@@ -234,15 +224,15 @@ impl Pipeline {
 
     /// Settles what is over a limit; returns the rest. Only what is new comes here, so a client that
     /// sends everything again gets further each time.
-    async fn within_limits(
+    async fn within_limits<'e>(
         &self,
         request: &mut Request<'_>,
-        new: Vec<Candidate>,
-    ) -> Vec<Candidate> {
+        new: Vec<Candidate<'e>>,
+    ) -> Vec<Candidate<'e>> {
         let options = self.options.get();
         let limits = &options.limits;
         let Request { credential, received_at, held, .. } = request;
-        let users = new.iter().map(|candidate| &candidate.event.user_id);
+        let users = new.iter().map(|candidate| &*candidate.event.user_id);
         let verdicts = self.limits.take(limits, credential, *received_at, users, held).await;
         if verdicts.is_empty() {
             return new;
@@ -261,11 +251,11 @@ impl Pipeline {
     async fn give_back(
         &self,
         request: &Request<'_>,
-        new: &[Candidate],
+        new: &[Candidate<'_>],
         appended: &[Result<Kept, AppendError>],
     ) {
         let failed = new.iter().zip(appended).filter(|(_, result)| result.is_err());
-        let users = failed.map(|(candidate, _)| &candidate.event.user_id).collect::<Vec<_>>();
+        let users = failed.map(|(candidate, _)| &*candidate.event.user_id).collect::<Vec<_>>();
         if !users.is_empty() {
             let options = self.options.get();
             let (limits, at) = (&options.limits, request.received_at);
@@ -273,34 +263,37 @@ impl Pipeline {
         }
     }
 
-    async fn append_events(&self, new: &[Candidate]) -> Vec<Result<Kept, AppendError>> {
+    async fn append_events(
+        &self,
+        request: &Request<'_>,
+        new: &[Candidate<'_>],
+    ) -> Vec<Result<Kept, AppendError>> {
         if new.is_empty() {
             return Vec::new();
         }
         let partitions = self.log.partitions(Topic::Events);
-        let mut encoded = Vec::new();
-        let mut ends = Vec::with_capacity(new.len());
-        for candidate in new {
-            encode_event(&candidate.event, &mut encoded);
-            ends.push(encoded.len());
+        // One allocation for the whole request; the records share it. A record takes about as many
+        // bytes as the event's JSON and its key.
+        let mut bytes = Vec::with_capacity(request.batch.body.len() + 64 * new.len());
+        let mut ranges = Vec::with_capacity(new.len());
+        for Candidate { event, .. } in new {
+            let key = bytes.len();
+            put_record_key(event.school_id, &event.user_id, &mut bytes);
+            let payload = bytes.len();
+            let partition = partition_of_key(bytes.get(key..).unwrap_or_default(), partitions);
+            encode_event(event, &mut bytes);
+            ranges.push((partition, key..payload, payload..bytes.len()));
         }
-        // One allocation for the whole request; the records share it.
-        let encoded = Bytes::from(encoded);
-        let mut start = 0;
+        let bytes = Bytes::from(bytes);
         let records = new
             .iter()
-            .zip(ends)
-            .map(|(candidate, end)| {
-                let event = &*candidate.event;
-                let payload = encoded.slice(start..end);
-                start = end;
-                NewRecord {
-                    partition: partition_of(&event.school_id, &event.user_id, partitions),
-                    key: record_key(&event.school_id, &event.user_id),
-                    payload,
-                    timestamp: event.received_at,
-                    identity: Some((candidate.identity, event.content_hash)),
-                }
+            .zip(ranges)
+            .map(|(Candidate { event, identity, .. }, (partition, key, payload))| NewRecord {
+                partition,
+                key: bytes.slice(key),
+                payload: bytes.slice(payload),
+                timestamp: event.received_at,
+                identity: Some((*identity, event.content_hash)),
             })
             .collect::<Vec<_>>();
         let started = Instant::now();
@@ -370,7 +363,7 @@ impl Pipeline {
 
     /// Tells the index what the log acknowledged. If it cannot keep that, the events are durable
     /// all the same: a retry is taken again, and the processors drop it.
-    async fn commit(&self, new: &[Candidate], appended: &[Result<Kept, AppendError>]) {
+    async fn commit(&self, new: &[Candidate<'_>], appended: &[Result<Kept, AppendError>]) {
         let acknowledged = new
             .iter()
             .zip(appended)
@@ -419,11 +412,11 @@ fn rejected_record(record: RejectedRecord, partitions: u32) -> NewRecord {
 
 /// Waits until others have let go of what they held; what they produced is then in the index, and
 /// what they failed to produce is free. After the deadline the rest is refused.
-async fn wait_for_others(
+async fn wait_for_others<'e>(
     request: &mut Request<'_>,
-    contested: Vec<(Candidate, Contested)>,
+    contested: Vec<(Candidate<'e>, Contested)>,
     deadline: Instant,
-) -> Vec<Candidate> {
+) -> Vec<Candidate<'e>> {
     let mut free = Vec::with_capacity(contested.len());
     for (candidate, holder) in contested {
         match tokio::time::timeout_at(deadline, holder.released()).await {

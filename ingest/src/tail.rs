@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use chalkstream_schemas::{LearningEvent, Rejection, SchoolId, Timestamp};
+use chalkstream_schemas::{EventRef, Rejection, SchoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
@@ -108,7 +108,7 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    pub(crate) fn event(event: &LearningEvent) -> Self {
+    pub(crate) fn event(event: &EventRef<'_>) -> Self {
         Self {
             type_name: Some(event.type_name().to_owned()),
             app: event.app.as_deref().map(str::to_owned),

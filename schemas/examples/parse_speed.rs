@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use chalkstream_schemas::record::encode_event;
-use chalkstream_schemas::{LogRecord, ParseContext, SchoolId, Timestamp, parse_event};
+use chalkstream_schemas::{EventReader, LogRecord, ParseContext, SchoolId, Timestamp};
 
 const EVENT: &str = r#"{"id":"01890a5d-ac96-774b-bcce-b302099a8057","type":"answer_submitted","user_id":"learner-4711","occurred_at":"2026-03-02T09:59:58.250Z","session_id":"s-991","course_id":"algebra-1","data":{"item_id":"item-1234","skill_ids":["fractions"],"correct":true,"time_taken_ms":8250,"attempt_number":1}}"#;
 
@@ -38,10 +38,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         max_event_bytes: 65_536,
     };
     println!("one event of {} bytes", EVENT.len());
+    let mut reader = EventReader::new();
     measure("parse", EVENT.len(), || {
-        drop(black_box(parse_event(black_box(EVENT.as_bytes()), &cx)));
+        drop(black_box(reader.read(black_box(EVENT.as_bytes()), &cx)));
     });
-    let event = parse_event(EVENT.as_bytes(), &cx).map_err(|rejection| rejection.to_string())?;
+    let event = reader.read(EVENT.as_bytes(), &cx).map_err(|rejection| rejection.to_string())?;
+    measure("identity", EVENT.len(), || {
+        black_box(black_box(&event).identity());
+    });
     let mut record = Vec::new();
     encode_event(&event, &mut record);
     let mut out = Vec::new();

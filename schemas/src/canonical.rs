@@ -11,48 +11,51 @@
 //! Always true: key order, white space, escapes, the spelling of numbers and of times, aliases, and
 //! a null in place of an absent known field do not change the hash; anything else does.
 
-use crate::event::LearningEvent;
+use crate::event::EventRef;
 use crate::ids::{ContentHash, first_16};
 use crate::json::{Reader, Value};
 use crate::member::Member;
 use crate::number;
 
-/// Hashes an event; `data` and `extra` are its members, their repeated names ruled out.
-pub(crate) fn content_hash(
-    event: &LearningEvent,
-    data: &mut [Member<'_>],
-    extra: &mut [Member<'_>],
-) -> ContentHash {
-    let mut form = Form(Vec::with_capacity(256 + event.data.len() + event.extra.len()));
-    form.0.push(1);
-    form.text(event.school_id.as_str());
-    form.text(event.user_id.as_str());
-    form.0.extend_from_slice(event.id.as_uuid().as_bytes());
-    form.text(event.type_name());
-    form.text(event.user_role.as_str());
-    form.whole(event.occurred_at.as_ms());
-    let optional = [
-        event.session_id.as_ref().map(AsRef::as_ref),
-        event.course_id.as_ref().map(AsRef::as_ref),
-        event.classroom_id.as_ref().map(AsRef::as_ref),
-        event.app.as_deref(),
-        event.device_type.as_deref(),
-        event.app_version.as_deref(),
-    ];
-    for text in optional {
-        match text {
-            Some(text) => form.text(text),
-            None => form.0.push(b'n'),
-        }
-    }
-    form.members(data);
-    form.members(extra);
-    ContentHash::from_bytes(first_16(&blake3::hash(&form.0)))
-}
-
-struct Form(Vec<u8>);
+/// Room for the form of one event after another.
+#[derive(Debug, Default)]
+pub(crate) struct Form(Vec<u8>);
 
 impl Form {
+    /// Hashes an event; `data` and `extra` are its members, their repeated names ruled out.
+    pub(crate) fn hash(
+        &mut self,
+        event: &EventRef<'_>,
+        data: &mut [Member<'_>],
+        extra: &mut [Member<'_>],
+    ) -> ContentHash {
+        self.0.clear();
+        self.0.push(1);
+        self.text(event.school_id.as_str());
+        self.text(&event.user_id);
+        self.0.extend_from_slice(event.id.as_uuid().as_bytes());
+        self.text(&event.type_name);
+        self.text(event.user_role.as_str());
+        self.whole(event.occurred_at.as_ms());
+        let optional = [
+            &event.session_id,
+            &event.course_id,
+            &event.classroom_id,
+            &event.app,
+            &event.device_type,
+            &event.app_version,
+        ];
+        for text in optional {
+            match text {
+                Some(text) => self.text(text),
+                None => self.0.push(b'n'),
+            }
+        }
+        self.members(data);
+        self.members(extra);
+        ContentHash::from_bytes(first_16(&blake3::hash(&self.0)))
+    }
+
     fn members(&mut self, members: &mut [Member<'_>]) {
         members.sort_unstable_by(|a, b| a.name().cmp(b.name()));
         self.0.push(b'o');

@@ -4,6 +4,8 @@
 //! unknown members.
 //! Always true: nothing is interpreted before all of the text is known to be JSON.
 
+use std::borrow::Cow;
+
 use crate::event::UserRole;
 use crate::failure::{Failure, given_twice, repeated_member};
 use crate::fields::{Field, Kind, Wrong, mismatch, read_id_text};
@@ -105,8 +107,8 @@ pub(crate) struct Raw<'a> {
     pub(crate) twice: Option<Failure>,
 }
 
-impl<'a> Raw<'a> {
-    pub(crate) fn empty() -> Self {
+impl Default for Raw<'_> {
+    fn default() -> Self {
         Self {
             slots: [const { None }; SLOTS],
             data_text: "{}",
@@ -114,6 +116,17 @@ impl<'a> Raw<'a> {
             extra: Vec::new(),
             twice: None,
         }
+    }
+}
+
+impl<'a> Raw<'a> {
+    /// Forgets the event before, and keeps its room for the next.
+    pub(crate) fn clear(&mut self) {
+        self.slots = [const { None }; SLOTS];
+        self.data_text = "{}";
+        self.data.clear();
+        self.extra.clear();
+        self.twice = None;
     }
 
     pub(crate) fn read(&mut self, text: &'a str) -> Result<(), Broken> {
@@ -196,29 +209,21 @@ impl<'a> Raw<'a> {
         }
     }
 
-    pub(crate) fn text(&self, slot: Slot) -> Result<Option<&str>, Failure> {
+    /// A field that is a text, by the rules of ids.
+    pub(crate) fn text(&self, slot: Slot) -> Result<Option<Cow<'a, str>>, Failure> {
         let Some((value, sent_as)) = self.get(slot) else { return Ok(None) };
-        read_id_text(value).map(Some).map_err(|wrong| {
+        let checked = read_id_text(value).map(|_checked| match value {
+            Value::String(text) => Some(text.clone()),
+            _ => None,
+        });
+        checked.map_err(|wrong| {
             let name = ENVELOPE.get(slot as usize).map_or(sent_as, |field| field.name);
             Failure::wrong(name.to_owned(), sent_as, wrong)
         })
     }
 
-    pub(crate) fn required(&self, slot: Slot) -> Result<&str, Failure> {
+    pub(crate) fn required(&self, slot: Slot) -> Result<Cow<'a, str>, Failure> {
         self.text(slot)?.ok_or_else(|| missing("an event", slot))
-    }
-
-    pub(crate) fn label(&self, slot: Slot) -> Result<Option<Box<str>>, Failure> {
-        Ok(self.text(slot)?.map(Into::into))
-    }
-
-    pub(crate) fn id<T: std::str::FromStr<Err = crate::ids::IdError>>(
-        &self,
-        slot: Slot,
-    ) -> Result<Option<T>, Failure> {
-        let Some(text) = self.text(slot)? else { return Ok(None) };
-        // `text` has checked the rules already.
-        Ok(text.parse().ok())
     }
 
     pub(crate) fn time(&self, slot: Slot) -> Result<Option<Timestamp>, Failure> {

@@ -149,6 +149,10 @@ pub(crate) fn mismatch(kind: &Kind, value: &Value<'_>) -> Wrong {
 pub(crate) trait FieldType: Sized {
     /// Reads a JSON value; never called with `null`.
     fn read(value: &Value<'_>, kind: &Kind) -> Result<Self, Wrong>;
+    /// Whether `read` takes the value, without keeping it.
+    fn check(value: &Value<'_>, kind: &Kind) -> Result<(), Wrong> {
+        Self::read(value, kind).map(|_value| ())
+    }
     /// The value for a typed column of `events`.
     fn column(&self) -> ColumnValue<'_>;
 }
@@ -169,6 +173,9 @@ macro_rules! id_fields {
             fn read(value: &Value<'_>, _kind: &Kind) -> Result<Self, Wrong> {
                 Self::parse(read_id_text(value)?).map_err(|error| Wrong::Value(error.to_string()))
             }
+            fn check(value: &Value<'_>, _kind: &Kind) -> Result<(), Wrong> {
+                read_id_text(value).map(|_id| ())
+            }
             fn column(&self) -> ColumnValue<'_> {
                 ColumnValue::Str(self.as_str())
             }
@@ -181,16 +188,23 @@ id_fields! {
     ResourceId VideoId ExperimentId RecommendationId UserId
 }
 
+fn read_text<'v>(value: &'v Value<'_>, kind: &Kind) -> Result<&'v str, Wrong> {
+    match (value, kind) {
+        (Value::String(text), Kind::Word(words)) if !words.contains(&&**text) => {
+            Err(mismatch(kind, value))
+        }
+        (_, Kind::Id) => read_id_text(value),
+        (Value::String(text), _) => Ok(text),
+        (other, _) => Err(mismatch(kind, other)),
+    }
+}
+
 impl FieldType for Box<str> {
     fn read(value: &Value<'_>, kind: &Kind) -> Result<Self, Wrong> {
-        match (value, kind) {
-            (Value::String(text), Kind::Word(words)) if !words.contains(&&**text) => {
-                Err(mismatch(kind, value))
-            }
-            (_, Kind::Id) => read_id_text(value).map(Into::into),
-            (Value::String(text), _) => Ok((&**text).into()),
-            (other, _) => Err(mismatch(kind, other)),
-        }
+        read_text(value, kind).map(Into::into)
+    }
+    fn check(value: &Value<'_>, kind: &Kind) -> Result<(), Wrong> {
+        read_text(value, kind).map(|_text| ())
     }
     fn column(&self) -> ColumnValue<'_> {
         ColumnValue::Str(self)
@@ -270,6 +284,11 @@ impl FieldType for Timestamp {
             Value::String(text) => {
                 Self::parse_rfc3339(text).map_err(|error| Wrong::Time(error.to_string()))
             }
+            // Read before, and given its canonical form since.
+            Value::Millis(ms) => {
+                let time = i64::try_from(*ms).ok().and_then(Self::try_from_ms);
+                time.ok_or_else(|| mismatch(kind, value))
+            }
             other => Err(mismatch(kind, other)),
         }
     }
@@ -309,6 +328,9 @@ impl FieldType for Vec<SkillId> {
     fn read(value: &Value<'_>, kind: &Kind) -> Result<Self, Wrong> {
         elements(value, kind, |element| SkillId::parse(read_id_text(element).ok()?).ok())
     }
+    fn check(value: &Value<'_>, kind: &Kind) -> Result<(), Wrong> {
+        elements(value, kind, |element| read_id_text(element).ok().map(|_id| ())).map(|_all| ())
+    }
     fn column(&self) -> ColumnValue<'_> {
         ColumnValue::Skills(self)
     }
@@ -327,6 +349,10 @@ impl FieldType for Answer {
             .map(Self::Many),
             other => Err(mismatch(kind, other)),
         }
+    }
+    fn check(value: &Value<'_>, kind: &Kind) -> Result<(), Wrong> {
+        // An array is rare, and read like any other.
+        if let Value::String(_) = value { Ok(()) } else { Self::read(value, kind).map(|_all| ()) }
     }
     fn column(&self) -> ColumnValue<'_> {
         ColumnValue::Null

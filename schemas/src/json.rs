@@ -9,6 +9,8 @@
 
 use std::borrow::Cow;
 
+use crate::word;
+
 /// The deepest nesting; the event itself is the first level.
 pub(crate) const DEPTH_MAX: u32 = 64;
 /// Levels above a nested value: the event, and its `data`.
@@ -287,7 +289,7 @@ impl<'a> Reader<'a> {
     #[inline]
     fn plain(&mut self) -> Result<u8, Broken> {
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        match rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)) {
+        match first_special(rest) {
             Some(length) => {
                 self.at += length;
                 match self.peek() {
@@ -444,6 +446,25 @@ impl<'a> Reader<'a> {
         self.skip_string()?;
         self.colon()
     }
+}
+
+/// The place of the first byte that ends a plain piece of a string: a quote, a backslash, or a
+/// control character. Looks at eight bytes at once.
+#[inline]
+fn first_special(bytes: &[u8]) -> Option<usize> {
+    let mut place = 0;
+    let mut rest = bytes;
+    while let Some((eight, after)) = rest.split_first_chunk() {
+        let word = u64::from_le_bytes(*eight);
+        let found = word::below(word, 0x20) | word::equal(word, b'"') | word::equal(word, b'\\');
+        if found != 0 {
+            return Some(place + found.trailing_zeros() as usize / 8);
+        }
+        place += 8;
+        rest = after;
+    }
+    let last = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
+    Some(place + last)
 }
 
 #[cfg(test)]

@@ -29,11 +29,12 @@ pub mod record;
 mod rules;
 pub mod time;
 pub mod transcode;
+mod word;
 
 pub use control::{
     BktSkill, BktTableError, ControlBody, ControlPayload, ControlRecord, TimeZoneError,
 };
-pub use event::{LearningEvent, UserRole};
+pub use event::{EventRef, LearningEvent, UserRole};
 pub use ids::{
     AssignmentId, ClassroomId, ContentHash, ContentId, CourseId, DiscussionId, Epoch, EventId,
     EventIdentity, ExperimentId, IdError, ItemId, LessonId, LogOffset, PartitionId, QuizAttemptId,
@@ -41,7 +42,7 @@ pub use ids::{
     UserId, VideoId,
 };
 pub use outcome::{EventOutcome, OutcomeCounts, OutcomeSeries};
-pub use parse::{ParseContext, parse_event};
+pub use parse::{EventReader, ParseContext, parse_event};
 pub use payload::{Answer, EventType, Payload};
 pub use reason::{RefuseReason, RejectReason, Rejection};
 pub use record::{DecodeError, LogRecord, RejectedEntry, RejectedRecord};

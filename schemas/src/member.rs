@@ -2,8 +2,11 @@
 //!
 //! Always true: a member keeps how it was written beside what it means.
 
+use std::marker::PhantomData;
+
+use crate::columns::ColumnValue;
 use crate::failure::{Failure, given_twice, repeated_member};
-use crate::fields::{Field, FieldType, Kind, SECONDS};
+use crate::fields::{Field, FieldType, Kind, SECONDS, Wrong};
 use crate::json::{Broken, Key, Reader, Value};
 use crate::number;
 use crate::time::Timestamp;
@@ -22,6 +25,7 @@ pub(crate) struct Member<'a> {
 }
 
 impl<'a> Member<'a> {
+    #[inline]
     pub(crate) fn read(reader: &mut Reader<'a>, key: Key<'a>) -> Result<Self, Broken> {
         reader.skip_space();
         let start = reader.at();
@@ -31,6 +35,18 @@ impl<'a> Member<'a> {
 
     pub(crate) fn name(&self) -> &str {
         self.alias_of.unwrap_or(&self.key.text)
+    }
+}
+
+/// A field whose value is checked and not kept.
+pub(crate) struct Checked<T>(PhantomData<T>);
+
+impl<T: FieldType> FieldType for Checked<T> {
+    fn read(value: &Value<'_>, kind: &Kind) -> Result<Self, Wrong> {
+        T::check(value, kind).map(|()| Self(PhantomData))
+    }
+    fn column(&self) -> ColumnValue<'_> {
+        ColumnValue::Null
     }
 }
 
@@ -98,11 +114,12 @@ pub(crate) fn no_repeats(members: &[Member<'_>], whose: &str) -> Result<(), Fail
 }
 
 /// The members as the text of one object; empty if there are none.
-pub(crate) fn object_text(members: &[Member<'_>]) -> Box<str> {
+pub(crate) fn object_text(members: &[Member<'_>]) -> String {
+    let mut text = String::new();
     if members.is_empty() {
-        return Box::default();
+        return text;
     }
-    let mut text = String::with_capacity(64);
+    text.reserve(64);
     for member in members {
         text.push(if text.is_empty() { '{' } else { ',' });
         text.push_str(member.key.raw);
@@ -110,5 +127,5 @@ pub(crate) fn object_text(members: &[Member<'_>]) -> Box<str> {
         text.push_str(member.raw);
     }
     text.push('}');
-    text.into_boxed_str()
+    text
 }

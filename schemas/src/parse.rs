@@ -1,4 +1,4 @@
-//! From the bytes of one event to a [`LearningEvent`], or one typed [`Rejection`].
+//! From the bytes of one event to an [`EventRef`], or one typed [`Rejection`].
 //!
 //! In: one JSON object and what the server knows beside it ([`ParseContext`]). Out: the event with
 //! all that was received, or the first thing wrong with it: broken JSON first, then the envelope,
@@ -8,14 +8,15 @@
 //! members are kept in `extra` and in the text of `data`.
 //! Not here: batches, content types and sizes of bodies (ingest), duplicates of events.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::canonical;
+use crate::canonical::Form;
 pub use crate::envelope::ENVELOPE;
 use crate::envelope::{Raw, Slot, missing};
-use crate::event::LearningEvent;
+use crate::event::{EventRef, LearningEvent};
 use crate::failure::{Failure, broken_json};
-use crate::ids::{ContentHash, EventId, SchoolId, UserId};
+use crate::ids::{ContentHash, EventId, IdError, SchoolId};
 use crate::json::{Broken, Reader, Value, shortened};
 use crate::member::{Member, no_repeats, object_text};
 use crate::payload::{EventType, Payload};
@@ -46,98 +47,168 @@ pub struct ParseContext<'a> {
 /// Reads one event: one JSON object as a client sent it.
 #[expect(clippy::result_large_err, reason = "rejections are few, and each is read once")]
 pub fn parse_event(raw: &[u8], cx: &ParseContext<'_>) -> Result<LearningEvent, Rejection> {
-    if raw.len() > cx.max_event_bytes {
-        let message = format!(
-            "the event has {} bytes; at most {} are allowed: send less in data",
-            raw.len(),
-            cx.max_event_bytes
-        );
-        return Err(Rejection::new(RejectReason::EventTooLarge, None, message));
-    }
-    let mut members = Raw::empty();
-    let event = read(raw, &mut members, cx);
-    event.map_err(|failure| {
-        let mut rejection = failure.into_rejection();
-        rejection.id = members.sent_text(Slot::Id);
-        rejection.type_name = members.sent_text(Slot::Type);
-        rejection.app = members.sent_text(Slot::App);
-        rejection
-    })
+    EventReader::new().read(raw, cx)?.to_event()
 }
 
-fn read<'a>(
-    raw: &'a [u8],
-    members: &mut Raw<'a>,
-    cx: &ParseContext<'_>,
-) -> Result<LearningEvent, Failure> {
-    let text = std::str::from_utf8(raw).map_err(|error| {
-        Failure::malformed(format!("the event is not UTF-8 at byte {}", error.valid_up_to()))
-    })?;
-    members.read(text).map_err(|broken| not_an_event(text, broken))?;
-    if let Some(failure) = members.twice.take() {
-        return Err(failure);
-    }
-    no_repeats(&members.extra, "the event")?;
-    no_repeats(&members.data, "data")?;
-    let mut data = std::mem::take(&mut members.data);
-    let mut extra = std::mem::take(&mut members.extra);
+/// Reads events one after another: what it needs for one serves the next, so that an event costs
+/// no allocation.
+#[derive(Default)]
+pub struct EventReader<'a> {
+    members: Raw<'a>,
+    form: Form,
+}
 
-    let id_text = members.required(Slot::Id)?;
-    let type_text = members.required(Slot::Type)?;
-    let event_type = known_type(type_text)?;
-    let info = event_type.info();
-    let type_name = info.as_ref().map_or(type_text, |info| info.name);
-    let Some(user_id) = members.id::<UserId>(Slot::UserId)? else {
-        return Err(missing(type_name, Slot::UserId));
-    };
-    let user_role = members.role()?;
-    let Some(occurred_at) = members.time(Slot::OccurredAt)? else {
-        return Err(missing(type_name, Slot::OccurredAt));
-    };
-    let sent_at = members.time(Slot::SentAt)?.or(cx.batch_sent_at);
-    let (id, original_id) = EventId::parse(cx.school_id, &user_id, id_text)
-        .map_err(|error| Failure::new(RejectReason::InvalidField, "id", format!("id {error}")))?;
-    let mut event = LearningEvent {
-        id,
-        original_id,
-        school_id: cx.school_id.clone(),
-        user_id,
-        user_role,
-        occurred_at,
-        sent_at,
-        received_at: cx.received_at,
-        event_time: event_time(occurred_at, sent_at, cx.received_at),
-        session_id: members.id(Slot::SessionId)?,
-        course_id: members.id(Slot::CourseId)?,
-        classroom_id: members.id(Slot::ClassroomId)?,
-        app: members.label(Slot::App)?,
-        device_type: members.label(Slot::DeviceType)?,
-        app_version: members.label(Slot::AppVersion)?,
-        payload: Payload::Login,
-        data: members.data_text.into(),
-        extra: object_text(&extra),
-        content_hash: ContentHash::from_bytes([0; 16]),
-    };
-    if let Some((value, _)) = members.get(Slot::Data)
-        && !matches!(value, Value::Object(_))
-    {
-        let message = format!("data must be an object, not {}", value.describe());
-        return Err(Failure::new(RejectReason::InvalidField, "data", message));
+impl std::fmt::Debug for EventReader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventReader").finish_non_exhaustive()
     }
-    for required in info.iter().flat_map(|info| info.envelope) {
-        let (present, slot) = match *required {
-            "course_id" => (event.course_id.is_some(), Slot::CourseId),
-            "classroom_id" => (event.classroom_id.is_some(), Slot::ClassroomId),
-            _ => continue,
-        };
-        if !present {
-            return Err(missing(type_name, slot));
+}
+
+impl<'a> EventReader<'a> {
+    /// A reader that has read nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads one event: one JSON object as a client sent it.
+    #[expect(clippy::result_large_err, reason = "rejections are few, and each is read once")]
+    pub fn read(
+        &mut self,
+        raw: &'a [u8],
+        cx: &ParseContext<'a>,
+    ) -> Result<EventRef<'a>, Rejection> {
+        let limit = cx.max_event_bytes;
+        if raw.len() > limit {
+            let message = format!(
+                "the event has {} bytes; at most {limit} are allowed: send less in data",
+                raw.len(),
+            );
+            return Err(Rejection::new(RejectReason::EventTooLarge, None, message));
         }
+        self.members.clear();
+        self.read_members(raw, cx).map_err(|failure| {
+            let mut rejection = failure.into_rejection();
+            rejection.id = self.members.sent_text(Slot::Id);
+            rejection.type_name = self.members.sent_text(Slot::Type);
+            rejection.app = self.members.sent_text(Slot::App);
+            rejection
+        })
     }
-    event.payload = read_payload(event_type, type_text, &mut data)?;
-    check_age(&event, cx)?;
-    event.content_hash = canonical::content_hash(&event, &mut data, &mut extra);
-    Ok(event)
+
+    fn read_members(
+        &mut self,
+        raw: &'a [u8],
+        cx: &ParseContext<'a>,
+    ) -> Result<EventRef<'a>, Failure> {
+        let Self { members, form } = self;
+        let text = std::str::from_utf8(raw).map_err(|error| {
+            Failure::malformed(format!("the event is not UTF-8 at byte {}", error.valid_up_to()))
+        })?;
+        members.read(text).map_err(|broken| not_an_event(text, broken))?;
+        if let Some(failure) = members.twice.take() {
+            return Err(failure);
+        }
+        no_repeats(&members.extra, "the event")?;
+        no_repeats(&members.data, "data")?;
+
+        let id_text = members.required(Slot::Id)?;
+        let type_text = members.required(Slot::Type)?;
+        let event_type = known_type(&type_text)?;
+        let info = event_type.info();
+        let type_name = info.as_ref().map_or(type_text, |info| info.name.into());
+        let Some(user_id) = members.text(Slot::UserId)? else {
+            return Err(missing(&type_name, Slot::UserId));
+        };
+        let user_role = members.role()?;
+        let Some(occurred_at) = members.time(Slot::OccurredAt)? else {
+            return Err(missing(&type_name, Slot::OccurredAt));
+        };
+        let sent_at = members.time(Slot::SentAt)?.or(cx.batch_sent_at);
+        let (id, original_id) =
+            EventId::parse(cx.school_id, &user_id, &id_text).map_err(|error| {
+                Failure::new(RejectReason::InvalidField, "id", format!("id {error}"))
+            })?;
+        let mut event = EventRef {
+            id,
+            original_id: original_id.is_some().then_some(id_text),
+            school_id: cx.school_id,
+            user_id,
+            user_role,
+            occurred_at,
+            sent_at,
+            received_at: cx.received_at,
+            event_time: event_time(occurred_at, sent_at, cx.received_at),
+            session_id: members.text(Slot::SessionId)?,
+            course_id: members.text(Slot::CourseId)?,
+            classroom_id: members.text(Slot::ClassroomId)?,
+            app: members.text(Slot::App)?,
+            device_type: members.text(Slot::DeviceType)?,
+            app_version: members.text(Slot::AppVersion)?,
+            event_type,
+            type_name,
+            data: members.data_text,
+            extra: object_text(&members.extra).into(),
+            content_hash: ContentHash::from_bytes([0; 16]),
+        };
+        if let Some((value, _)) = members.get(Slot::Data)
+            && !matches!(value, Value::Object(_))
+        {
+            let message = format!("data must be an object, not {}", value.describe());
+            return Err(Failure::new(RejectReason::InvalidField, "data", message));
+        }
+        for required in info.iter().flat_map(|info| info.envelope) {
+            let (present, slot) = match *required {
+                "course_id" => (event.course_id.is_some(), Slot::CourseId),
+                "classroom_id" => (event.classroom_id.is_some(), Slot::ClassroomId),
+                _ => continue,
+            };
+            if !present {
+                return Err(missing(&event.type_name, slot));
+            }
+        }
+        Payload::check(event_type, &mut members.data)?;
+        rules::check(event_type, &members.data)?;
+        check_age(&event, cx)?;
+        event.content_hash = form.hash(&event, &mut members.data, &mut members.extra);
+        Ok(event)
+    }
+}
+
+impl EventRef<'_> {
+    /// The event with everything that it holds, its payload read from `data`. What was read by an
+    /// [`EventReader`] is never rejected here.
+    #[expect(clippy::result_large_err, reason = "rejections are few, and each is read once")]
+    pub fn to_event(&self) -> Result<LearningEvent, Rejection> {
+        let owned = |text: &Option<Cow<'_, str>>| text.as_deref().map(Box::from);
+        Ok(LearningEvent {
+            id: self.id,
+            original_id: owned(&self.original_id),
+            school_id: self.school_id.clone(),
+            user_id: id_of(&self.user_id)?,
+            user_role: self.user_role,
+            occurred_at: self.occurred_at,
+            sent_at: self.sent_at,
+            received_at: self.received_at,
+            event_time: self.event_time,
+            session_id: self.session_id.as_deref().map(id_of).transpose()?,
+            course_id: self.course_id.as_deref().map(id_of).transpose()?,
+            classroom_id: self.classroom_id.as_deref().map(id_of).transpose()?,
+            app: owned(&self.app),
+            device_type: owned(&self.device_type),
+            app_version: owned(&self.app_version),
+            payload: Payload::parse(&self.type_name, self.data)?,
+            data: self.data.into(),
+            extra: (&*self.extra).into(),
+            content_hash: self.content_hash,
+        })
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "rejections are few, and each is read once")]
+fn id_of<T: std::str::FromStr<Err = IdError>>(text: &str) -> Result<T, Rejection> {
+    text.parse().map_err(|error: IdError| {
+        Rejection::new(RejectReason::InvalidField, None, format!("an id {error}"))
+    })
 }
 
 fn not_an_event(text: &str, broken: Broken) -> Failure {
@@ -169,16 +240,6 @@ fn known_type(name: &str) -> Result<EventType, Failure> {
     })
 }
 
-fn read_payload(
-    event_type: EventType,
-    type_name: &str,
-    members: &mut [Member<'_>],
-) -> Result<Payload, Failure> {
-    let payload = Payload::read(event_type, type_name, members)?;
-    rules::check(&payload)?;
-    Ok(payload)
-}
-
 impl Payload {
     /// Reads the payload of an event from its type's name and the text of its `data`, such as they
     /// are stored; the same checks as for a new event.
@@ -194,7 +255,9 @@ impl Payload {
             });
             scanned.and_then(|()| reader.end()).map_err(|broken| broken_json(data, broken))?;
             no_repeats(&members, "data")?;
-            read_payload(event_type, type_name, &mut members)
+            let payload = Payload::read(event_type, type_name, &mut members)?;
+            rules::check(event_type, &members)?;
+            Ok(payload)
         };
         read().map_err(Failure::into_rejection)
     }
@@ -210,7 +273,7 @@ pub fn event_time(
     if skew_ms.abs() > CLOCK_TOLERANCE_MS { occurred_at.plus_ms(skew_ms) } else { occurred_at }
 }
 
-fn check_age(event: &LearningEvent, cx: &ParseContext<'_>) -> Result<(), Failure> {
+fn check_age(event: &EventRef<'_>, cx: &ParseContext<'_>) -> Result<(), Failure> {
     let (time, received_at) = (event.event_time, cx.received_at);
     if time > received_at.plus(cx.max_future) {
         let message = format!(

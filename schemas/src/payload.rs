@@ -16,7 +16,7 @@ use crate::ids::{
     AssignmentId, ContentId, DiscussionId, ExperimentId, ItemId, LessonId, QuizAttemptId, QuizId,
     QuizRunId, RecommendationId, ResourceId, SkillId, UserId, VideoId,
 };
-use crate::member::{Member, store};
+use crate::member::{Checked, Member, store};
 use crate::proto::events::v1::learning_event;
 use crate::time::Timestamp;
 use crate::transcode::{Object, ProtoField as _};

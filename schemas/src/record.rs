@@ -11,7 +11,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use uuid::Uuid;
 
 use crate::control::ControlRecord;
-use crate::event::{LearningEvent, UserRole};
+use crate::event::{EventRef, LearningEvent, UserRole};
 use crate::ids::{ContentHash, EventId, IdError, SchoolId};
 use crate::outcome::{EventOutcome, OutcomeCounts, OutcomeSeries};
 use crate::payload::Payload;
@@ -52,21 +52,28 @@ pub enum DecodeError {
 }
 
 /// Appends an event's record to `out`, straight from the event: the hot path of ingest.
-pub fn encode_event(event: &LearningEvent, out: &mut Vec<u8>) {
-    let mut body = Vec::with_capacity(256 + event.data.len() + event.extra.len());
-    encode_stored_event(event, &mut body);
-    out.reserve(body.len() + 16);
+pub fn encode_event(event: &EventRef<'_>, out: &mut Vec<u8>) {
     varint_field(1, u64::from(FORMAT), out);
-    bytes_field(2, &body, out);
+    encode_key(2, WireType::LengthDelimited, out);
+    // The length of nearly every event takes two bytes; where it does not, the body moves.
+    let length_at = out.len();
+    out.extend_from_slice(&[0; 2]);
+    let body_at = out.len();
+    encode_stored_event(event, out);
+    let mut length = [0; 10];
+    let mut rest = &mut length[..];
+    encode_varint((out.len() - body_at) as u64, &mut rest);
+    let taken = 10 - rest.len();
+    out.splice(length_at..body_at, length.into_iter().take(taken));
 }
 
 /// The fields of `StoredEvent` with their numbers from `record.proto`; a test reads and writes the
 /// same bytes with the generated types.
-fn encode_stored_event(event: &LearningEvent, out: &mut Vec<u8>) {
+fn encode_stored_event(event: &EventRef<'_>, out: &mut Vec<u8>) {
     bytes_field(1, event.id.as_uuid().as_bytes(), out);
     optional_field(2, event.original_id.as_deref(), out);
     bytes_field(3, event.school_id.as_str().as_bytes(), out);
-    bytes_field(4, event.user_id.as_str().as_bytes(), out);
+    bytes_field(4, event.user_id.as_bytes(), out);
     varint_field(5, role_to_wire(event.user_role), out);
     time_field(6, event.occurred_at, out);
     if let Some(sent_at) = event.sent_at {
@@ -74,13 +81,13 @@ fn encode_stored_event(event: &LearningEvent, out: &mut Vec<u8>) {
     }
     time_field(8, event.received_at, out);
     time_field(9, event.event_time, out);
-    optional_field(10, event.session_id.as_ref().map(AsRef::as_ref), out);
-    optional_field(11, event.course_id.as_ref().map(AsRef::as_ref), out);
-    optional_field(12, event.classroom_id.as_ref().map(AsRef::as_ref), out);
+    optional_field(10, event.session_id.as_deref(), out);
+    optional_field(11, event.course_id.as_deref(), out);
+    optional_field(12, event.classroom_id.as_deref(), out);
     optional_field(13, event.app.as_deref(), out);
     optional_field(14, event.device_type.as_deref(), out);
     optional_field(15, event.app_version.as_deref(), out);
-    bytes_field(16, event.type_name().as_bytes(), out);
+    bytes_field(16, event.type_name.as_bytes(), out);
     bytes_field(17, event.data.as_bytes(), out);
     optional_field(18, Some(&*event.extra).filter(|extra| !extra.is_empty()), out);
     bytes_field(19, event.content_hash.as_bytes(), out);
@@ -113,7 +120,7 @@ impl LogRecord {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
-            Self::Event(event) => encode_event(event, &mut out),
+            Self::Event(event) => encode_event(&event.by_ref(), &mut out),
             Self::Control(control) => {
                 let body = wire::record::Body::Control(control.to_wire());
                 out = wire::Record { format: FORMAT, body: Some(body) }.encode_to_vec();

@@ -1,10 +1,14 @@
 //! Rules over several fields of one payload.
 //!
-//! In: a payload whose fields are valid one by one. Out: the first rule that it breaks.
+//! In: the members of a payload whose fields are valid one by one. Out: the first rule that it
+//! breaks.
 //! Always true: each rule here is named in the published schema (`$comment` of the event type).
 
+use crate::Timestamp;
 use crate::failure::Failure;
-use crate::payload::Payload;
+use crate::fields::{COUNT, FieldType, Kind, NUMBER};
+use crate::member::Member;
+use crate::payload::EventType;
 use crate::reason::RejectReason;
 
 impl crate::payload::AnswerSubmitted {
@@ -14,11 +18,21 @@ impl crate::payload::AnswerSubmitted {
     }
 }
 
+/// The value of a field, where the event has it.
+fn value<T: FieldType>(members: &[Member<'_>], field: &str, kind: &Kind) -> Option<T> {
+    let member = members.iter().find(|member| !member.absent && member.name() == field)?;
+    T::read(&member.value, kind).ok()
+}
+
 /// Checks the rules of a payload's type.
-pub(crate) fn check(payload: &Payload) -> Result<(), Failure> {
-    match payload {
-        Payload::AnswerSubmitted(answer) => {
-            if answer.correct.is_none() && answer.graded != Some(false) {
+pub(crate) fn check(event_type: EventType, members: &[Member<'_>]) -> Result<(), Failure> {
+    let truth = |field| value::<bool>(members, field, &Kind::Bool);
+    let count = |field| value::<u32>(members, field, &COUNT);
+    let time = |field| value::<Timestamp>(members, field, &Kind::Time);
+    let max_score = || value::<f64>(members, "max_score", &NUMBER);
+    match event_type {
+        EventType::AnswerSubmitted => {
+            if truth("correct").is_none() && truth("graded") != Some(false) {
                 return Err(Failure {
                     reason: RejectReason::MissingField,
                     field: "data.correct".into(),
@@ -29,51 +43,51 @@ pub(crate) fn check(payload: &Payload) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Payload::Session(session) if session.ended_at < session.started_at => {
+        EventType::Session if time("ended_at") < time("started_at") => {
             invalid("data.ended_at", "data.ended_at must not be before data.started_at")
         }
-        Payload::Session(session) => match (session.correct_count, session.items_attempted) {
+        EventType::Session => match (count("correct_count"), count("items_attempted")) {
             (Some(correct), Some(items)) if correct > items => invalid(
                 "data.correct_count",
                 "data.correct_count must not be more than data.items_attempted",
             ),
             _ => Ok(()),
         },
-        Payload::QuizComplete(quiz) => match (quiz.correct_answers, quiz.total_questions) {
+        EventType::QuizComplete => match (count("correct_answers"), count("total_questions")) {
             (Some(correct), Some(total)) if correct > total => invalid(
                 "data.correct_answers",
                 "data.correct_answers must not be more than data.total_questions",
             ),
-            _ => positive(quiz.max_score),
+            _ => positive(max_score()),
         },
-        Payload::AssignmentSubmit(assignment) => positive(assignment.max_score),
-        Payload::Login
-        | Payload::Logout
-        | Payload::ClassroomJoined
-        | Payload::ClassroomLeft
-        | Payload::CourseEnrollment(_)
-        | Payload::LessonStart(_)
-        | Payload::LessonComplete(_)
-        | Payload::ProgressUpdated(_)
-        | Payload::QuizCreated(_)
-        | Payload::QuizStarted(_)
-        | Payload::QuizEnded(_)
-        | Payload::QuestionDisplayed(_)
-        | Payload::AnswerGraded(_)
-        | Payload::QuizAttempt(_)
-        | Payload::DiscussionPost(_)
-        | Payload::PeerInteraction(_)
-        | Payload::ResourceAccess(_)
-        | Payload::VideoWatch(_)
-        | Payload::PageView(_)
-        | Payload::Placement(_)
-        | Payload::HelpRequested(_)
-        | Payload::ContentRated(_)
-        | Payload::ExperimentExposure(_)
-        | Payload::RecommendationShown(_)
-        | Payload::RecommendationClicked(_)
-        | Payload::AppError(_)
-        | Payload::Custom(_) => Ok(()),
+        EventType::AssignmentSubmit => positive(max_score()),
+        EventType::Login
+        | EventType::Logout
+        | EventType::ClassroomJoined
+        | EventType::ClassroomLeft
+        | EventType::CourseEnrollment
+        | EventType::LessonStart
+        | EventType::LessonComplete
+        | EventType::ProgressUpdated
+        | EventType::QuizCreated
+        | EventType::QuizStarted
+        | EventType::QuizEnded
+        | EventType::QuestionDisplayed
+        | EventType::AnswerGraded
+        | EventType::QuizAttempt
+        | EventType::DiscussionPost
+        | EventType::PeerInteraction
+        | EventType::ResourceAccess
+        | EventType::VideoWatch
+        | EventType::PageView
+        | EventType::Placement
+        | EventType::HelpRequested
+        | EventType::ContentRated
+        | EventType::ExperimentExposure
+        | EventType::RecommendationShown
+        | EventType::RecommendationClicked
+        | EventType::AppError
+        | EventType::Custom => Ok(()),
     }
 }
 

@@ -1,11 +1,16 @@
 //! Appending: one tracker per call counts its records' acknowledgements and completes it once.
 //!
+//! An acknowledgement finds its call by a number that the record carries. No lock is shared by all
+//! calls but the one of the producer's only thread.
+//!
 //! Always true: every record that was handed to the producer gets exactly one outcome; bytes count
 //! against the limit from the call until the acknowledgement. A call is taken as a whole or is
 //! busy as a whole, so that no later record of a learner overtakes a refused one.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chalkstream_schemas::LogOffset;
@@ -21,12 +26,15 @@ use super::{KafkaOptions, Logging, admin};
 use crate::error::chain;
 use crate::{AppendError, Error, NewRecord, Topic};
 
+const SHARDS: usize = 16;
+
 /// What one append gets back.
 type Outcomes = Vec<Result<LogOffset, AppendError>>;
 
 /// The producer and the bytes that are under way.
 pub(super) struct Appender {
     producer: ThreadedProducer<Context>,
+    calls: Arc<Calls>,
     in_flight: Arc<AtomicUsize>,
     queue_bytes: usize,
     record_max_bytes: usize,
@@ -39,7 +47,13 @@ impl std::fmt::Debug for Appender {
     }
 }
 
-struct Context;
+/// What the producer's thread works with.
+#[derive(Default)]
+struct Context {
+    calls: Arc<Calls>,
+    /// The call that the last acknowledgement was of: most come in runs.
+    last: Mutex<Option<(u32, Arc<Tracker>)>>,
+}
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -48,9 +62,10 @@ impl ClientContext for Context {
 }
 
 impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Slot>;
+    /// A [`Ticket`]: a number costs no allocation.
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, slot: Box<Slot>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
         let outcome = match result {
             Ok(message) => match u64::try_from(message.offset()) {
                 Ok(offset) => Ok(LogOffset::new(offset)),
@@ -62,14 +77,73 @@ impl ProducerContext for Context {
                 Err(AppendError::Unacknowledged { reason: chain(error).as_str().into() })
             }
         };
-        slot.tracker.set(slot.index, outcome);
+        let ticket = Ticket::from_opaque(ticket);
+        let mut last = self.last.lock();
+        if last.as_ref().is_none_or(|(call, _)| *call != ticket.call) {
+            *last = self.calls.get(ticket.call).map(|tracker| (ticket.call, tracker));
+        }
+        let Some((_, tracker)) = &*last else {
+            tracing::error!(call = ticket.call, "a record of an unknown call was acknowledged");
+            return;
+        };
+        if tracker.set(ticket.index, outcome) {
+            self.calls.remove(ticket.call);
+            *last = None;
+        }
     }
 }
 
-/// Which record of which call an acknowledgement is about.
-struct Slot {
-    tracker: Arc<Tracker>,
-    index: usize,
+/// Which record of which call an acknowledgement is about, as one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ticket {
+    call: u32,
+    index: u32,
+}
+
+impl Ticket {
+    const fn into_opaque(self) -> usize {
+        const { assert!(usize::BITS >= 64, "a ticket needs 64 bits") };
+        (self.call as usize) << 32 | self.index as usize
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "each half has 32 bits")]
+    const fn from_opaque(opaque: usize) -> Self {
+        Self { call: (opaque >> 32) as u32, index: opaque as u32 }
+    }
+}
+
+/// The calls whose records are under way.
+#[derive(Default)]
+struct Calls {
+    next: AtomicU32,
+    shards: [Mutex<HashMap<u32, Arc<Tracker>>>; SHARDS],
+}
+
+impl Calls {
+    /// Gives a call a number that no other one under way has.
+    fn add(&self, tracker: &Arc<Tracker>) -> u32 {
+        loop {
+            let call = self.next.fetch_add(1, Ordering::Relaxed);
+            let mut shard = self.shard(call).lock();
+            if let Entry::Vacant(free) = shard.entry(call) {
+                free.insert(Arc::clone(tracker));
+                return call;
+            }
+        }
+    }
+
+    fn get(&self, call: u32) -> Option<Arc<Tracker>> {
+        self.shard(call).lock().get(&call).cloned()
+    }
+
+    fn remove(&self, call: u32) {
+        self.shard(call).lock().remove(&call);
+    }
+
+    fn shard(&self, call: u32) -> &Mutex<HashMap<u32, Arc<Tracker>>> {
+        let [first, ..] = &self.shards;
+        self.shards.get(call as usize % SHARDS).unwrap_or(first)
+    }
 }
 
 /// One call of `append`.
@@ -86,19 +160,19 @@ struct TrackerState {
 }
 
 impl Tracker {
-    /// Settles one record; the last one completes the call.
-    fn set(&self, index: usize, outcome: Result<LogOffset, AppendError>) {
+    /// Settles one record; the last one completes the call, and it says so.
+    fn set(&self, index: u32, outcome: Result<LogOffset, AppendError>) -> bool {
         let mut state = self.state.lock();
-        match state.outcomes.get_mut(index) {
+        match state.outcomes.get_mut(index as usize) {
             Some(place @ None) => *place = Some(outcome),
             Some(Some(_)) | None => {
                 debug_assert!(false, "a record was acknowledged twice");
-                return;
+                return false;
             }
         }
         state.open -= 1;
         if state.open > 0 {
-            return;
+            return false;
         }
         let outcomes = std::mem::take(&mut state.outcomes).into_iter().flatten().collect();
         let done = state.done.take();
@@ -108,6 +182,7 @@ impl Tracker {
             // A caller that left does not matter: its records are in the log.
             drop(done.send(outcomes));
         }
+        true
     }
 }
 
@@ -125,12 +200,15 @@ impl Appender {
             .set("message.timeout.ms", options.delivery_timeout.as_millis().to_string())
             .set("queue.buffering.max.messages", "10000000")
             .set("queue.buffering.max.kbytes", backstop_kbytes.to_string());
+        let calls = Arc::<Calls>::default();
+        let context = Context { calls: Arc::clone(&calls), last: Mutex::default() };
         let producer = options
             .with_properties(config)
-            .create_with_context(Context)
+            .create_with_context(context)
             .map_err(options.error("make a producer for the log"))?;
         Ok(Self {
             producer,
+            calls,
             in_flight: Arc::default(),
             queue_bytes: options.queue_bytes,
             record_max_bytes: options.record_max_bytes,
@@ -183,38 +261,47 @@ impl Appender {
         records: &[NewRecord],
         tracker: &Arc<Tracker>,
     ) {
+        let call = self.calls.add(tracker);
         let mut refused: Option<AppendError> = None;
-        for (index, record) in records.iter().enumerate() {
-            if let Some(error) = &refused {
-                tracker.set(index, Err(error.clone()));
-                continue;
-            }
-            let bytes = record.key.len().saturating_add(record.payload.len());
-            let partition = i32::try_from(record.partition.get());
-            let Some(partition) = partition.ok().filter(|_| record.partition.get() < partitions)
-            else {
-                let partition = record.partition;
-                let error = AppendError::NoSuchPartition { topic, partition, partitions };
-                tracker.set(index, Err(error));
-                continue;
+        let mut complete = false;
+        for (index, record) in (0..).zip(records) {
+            let failed = match &refused {
+                Some(error) => Some(error.clone()),
+                None => self.check(topic, partitions, record).err(),
             };
-            if bytes > self.record_max_bytes {
-                let limit_bytes = self.record_max_bytes;
-                tracker.set(index, Err(AppendError::TooLarge { bytes, limit_bytes }));
-                continue;
-            }
-            let slot = Box::new(Slot { tracker: Arc::clone(tracker), index });
-            let message = BaseRecord::with_opaque_to(name, slot)
-                .partition(partition)
-                .timestamp(record.timestamp.as_ms())
-                .key(&record.key[..])
-                .payload(&record.payload[..]);
-            if let Err((error, _)) = self.producer.send(message) {
-                let error = self.refusal(&error);
-                tracker.set(index, Err(error.clone()));
-                refused = Some(error);
+            let failed = failed.or_else(|| {
+                let ticket = Ticket { call, index }.into_opaque();
+                let message = BaseRecord::with_opaque_to(name, ticket)
+                    .partition(record.partition.get().cast_signed())
+                    .timestamp(record.timestamp.as_ms())
+                    .key(&record.key[..])
+                    .payload(&record.payload[..]);
+                let error =
+                    self.producer.send(message).err().map(|(error, _)| self.refusal(&error));
+                refused.clone_from(&error);
+                error
+            });
+            if let Some(error) = failed {
+                complete |= tracker.set(index, Err(error));
             }
         }
+        if complete {
+            self.calls.remove(call);
+        }
+    }
+
+    /// Whether the record can be sent at all.
+    fn check(&self, topic: Topic, partitions: u32, record: &NewRecord) -> Result<(), AppendError> {
+        let bytes = record.key.len().saturating_add(record.payload.len());
+        let partition = record.partition;
+        if partition.get() >= partitions {
+            return Err(AppendError::NoSuchPartition { topic, partition, partitions });
+        }
+        if bytes > self.record_max_bytes {
+            let limit_bytes = self.record_max_bytes;
+            return Err(AppendError::TooLarge { bytes, limit_bytes });
+        }
+        Ok(())
     }
 
     /// Counts the bytes of a call, unless they do not fit. One larger than the limit goes alone.
@@ -255,4 +342,17 @@ impl Appender {
 /// The bytes that a record counts in the queue.
 fn size_of_record(record: &NewRecord) -> usize {
     record.key.len() + record.payload.len() + 64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_what_it_was() {
+        for ticket in [(0, 0), (1, u32::MAX), (u32::MAX, 7)] {
+            let ticket = Ticket { call: ticket.0, index: ticket.1 };
+            assert_eq!(Ticket::from_opaque(ticket.into_opaque()), ticket);
+        }
+    }
 }

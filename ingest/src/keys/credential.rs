@@ -93,8 +93,8 @@ impl Credential {
     }
 
     /// Whether it may send events of this user.
-    pub fn may_send_for(&self, user: &UserId) -> bool {
-        self.learner.as_ref().is_none_or(|learner| learner == user)
+    pub fn may_send_for(&self, user: &str) -> bool {
+        self.learner.as_ref().is_none_or(|learner| learner.as_str() == user)
     }
 
     /// Every school that it is for.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chalkstream_event_log::Topic;
 use chalkstream_schemas::{
-    LearningEvent, ParseContext, RejectedRecord, Rejection, Timestamp, parse_event,
+    EventReader, EventRef, ParseContext, RejectedRecord, Rejection, Timestamp,
 };
 use tokio::time::Instant;
 
@@ -18,11 +18,12 @@ use crate::metrics::LogCall;
 
 /// Reads an event that was first received at `first`; it is received again now.
 #[expect(clippy::result_large_err, reason = "rejections are few, and each is read once")]
-pub(super) fn parse_again(
-    raw: &[u8],
-    now: &ParseContext<'_>,
+pub(super) fn read_again<'a>(
+    reader: &mut EventReader<'a>,
+    raw: &'a [u8],
+    now: &ParseContext<'a>,
     first: Timestamp,
-) -> Result<LearningEvent, Rejection> {
+) -> Result<EventRef<'a>, Rejection> {
     let since = u64::try_from(now.received_at.ms_since(first)).unwrap_or_default();
     let then = ParseContext {
         received_at: first,
@@ -30,7 +31,7 @@ pub(super) fn parse_again(
         max_future: now.max_future + Duration::from_millis(since),
         ..*now
     };
-    let mut event = parse_event(raw, &then)?;
+    let mut event = reader.read(raw, &then)?;
     event.received_at = now.received_at;
     Ok(event)
 }

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use chalkstream_event_log::{AppendError, Kept};
 use chalkstream_schemas::{
-    ContentHash, EventIdentity, LearningEvent, RefuseReason, RejectReason, RejectedRecord,
-    Rejection, Timestamp,
+    ContentHash, EventIdentity, EventRef, RefuseReason, RejectReason, RejectedRecord, Rejection,
+    Timestamp,
 };
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use crate::decode::Batch;
 use crate::fate::{Fate, Ledger, Undecided};
@@ -20,9 +22,9 @@ use crate::metrics::events::EventCounts;
 use crate::outcomes::Outcomes;
 
 /// The first event of the request with its identity.
-pub(super) struct Candidate {
+pub(super) struct Candidate<'e> {
     pub(super) token: Undecided,
-    pub(super) event: Box<LearningEvent>,
+    pub(super) event: &'e EventRef<'e>,
     pub(super) identity: EventIdentity,
     /// Its place in [`Request::first`].
     pub(super) ordinal: usize,
@@ -88,6 +90,34 @@ impl<'a> Request<'a> {
         (request, tokens)
     }
 
+    /// Finds the events that are the first with their identity; later ones follow it.
+    pub(super) fn first_of_each<'e>(
+        &mut self,
+        events: &'e [EventRef<'e>],
+        tokens: Vec<Undecided>,
+    ) -> (Vec<Candidate<'e>>, Vec<Follower>) {
+        let mut candidates = Vec::with_capacity(events.len());
+        let mut followers = Vec::new();
+        let mut ordinals = HashMap::with_capacity(events.len());
+        for (event, token) in events.iter().zip(tokens) {
+            let identity = event.identity();
+            let ordinal = ordinals.len();
+            match ordinals.entry(identity) {
+                Entry::Vacant(first) => {
+                    first.insert(ordinal);
+                    candidates.push(Candidate { token, event, identity, ordinal });
+                }
+                Entry::Occupied(first) => {
+                    let (id, content) = (client_id(event), event.content_hash);
+                    followers.push(Follower { token, id, content, ordinal: *first.get() });
+                }
+            }
+        }
+        let unknown = First::NotStored(RefuseReason::Unavailable);
+        self.first.resize(ordinals.len(), unknown);
+        (candidates, followers)
+    }
+
     /// An event of the request as the rejected log keeps it.
     pub(super) fn rejected(&self, rejection: &Rejection, raw: &[u8]) -> RejectedRecord {
         RejectedRecord {
@@ -106,7 +136,7 @@ impl<'a> Request<'a> {
 
     pub(super) fn settle_appended(
         &mut self,
-        candidate: Candidate,
+        candidate: Candidate<'_>,
         result: Result<Kept, AppendError>,
     ) {
         match result {
@@ -127,17 +157,17 @@ impl<'a> Request<'a> {
         }
     }
 
-    pub(super) fn settle_accepted(&mut self, candidate: Candidate) {
+    pub(super) fn settle_accepted(&mut self, candidate: Candidate<'_>) {
         self.remember(candidate.ordinal, candidate.event.content_hash);
-        let id = self.name_all.then(|| client_id(&candidate.event));
+        let id = self.name_all.then(|| client_id(candidate.event));
         let event_type = candidate.event.event_type();
         self.ledger.settle(candidate.token, id, Fate::Accepted(event_type));
     }
 
-    pub(super) fn settle_seen(&mut self, candidate: Candidate, stored: ContentHash) {
+    pub(super) fn settle_seen(&mut self, candidate: Candidate<'_>, stored: ContentHash) {
         self.remember(candidate.ordinal, stored);
         if stored == candidate.event.content_hash {
-            let id = Some(client_id(&candidate.event));
+            let id = Some(client_id(candidate.event));
             self.ledger.settle(candidate.token, id, Fate::Duplicate);
         } else {
             self.reject(candidate, RejectReason::IdConflict, Some("id"), conflict());
@@ -188,17 +218,17 @@ impl<'a> Request<'a> {
     /// Queues the rejection: it is final once the rejected log has it.
     fn reject(
         &mut self,
-        candidate: Candidate,
+        candidate: Candidate<'_>,
         reason: RejectReason,
         field: Option<&str>,
         message: String,
     ) {
         let Candidate { token, event, .. } = candidate;
-        self.rejections.push((token, rejection(&event, reason, field, message)));
+        self.rejections.push((token, rejection(event, reason, field, message)));
     }
 
-    pub(super) fn refuse(&mut self, candidate: Candidate, reason: RefuseReason) {
-        let id = Some(client_id(&candidate.event));
+    pub(super) fn refuse(&mut self, candidate: Candidate<'_>, reason: RefuseReason) {
+        let id = Some(client_id(candidate.event));
         if let Some(first) = self.first.get_mut(candidate.ordinal) {
             *first = First::NotStored(reason);
         }
@@ -214,13 +244,13 @@ impl<'a> Request<'a> {
 
 /// The rejection of a learner's credential that sends another one's event. It does not name whose
 /// the credential is: the event says whose it is, the sender knows the rest.
-pub(super) fn not_permitted(event: &LearningEvent) -> Rejection {
+pub(super) fn not_permitted(event: &EventRef<'_>) -> Rejection {
     let message = "the credential may send the events of its own learner alone (`events:learner`), and this event is another user's";
     rejection(event, RejectReason::NotPermitted, Some("user_id"), message.to_owned())
 }
 
 fn rejection(
-    event: &LearningEvent,
+    event: &EventRef<'_>,
     reason: RejectReason,
     field: Option<&str>,
     message: String,
@@ -236,6 +266,6 @@ fn conflict() -> String {
 }
 
 /// The id as the client knows it.
-pub(crate) fn client_id(event: &LearningEvent) -> String {
+pub(crate) fn client_id(event: &EventRef<'_>) -> String {
     event.original_id.as_deref().map_or_else(|| event.id.to_string(), str::to_owned)
 }

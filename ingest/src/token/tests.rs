@@ -250,7 +250,7 @@ async fn scopes_schools_and_learners_come_from_claims() {
         judged(&with(change)).await
     };
     let credential = learner(json!("ada")).await.unwrap();
-    assert!(credential.may_write() && !credential.may_send_for(&"bob".parse().unwrap()));
+    assert!(credential.may_write() && !credential.may_send_for("bob"));
     refused(learner(json!(null)).await, &["`sub`", "missing"]);
     refused(learner(json!("")).await, &["`sub`", "no user id"]);
     refused(learner(json!(5)).await, &["`sub`", "text"]);

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{Reader, Value};
+use super::{Reader, Value, first_special};
 
 /// Reads one whole text; members and elements of the outermost container are visited.
 fn accepts(text: &str) -> bool {
@@ -165,6 +165,14 @@ proptest! {
     fn it_agrees_with_serde_json(text in nearly_json()) {
         prop_assert_eq!(accepts(&text), serde_accepts(&text), "visiting {}", text);
         prop_assert_eq!(skips(&text), serde_accepts(&text), "skipping {}", text);
+    }
+
+    #[test]
+    fn eight_bytes_at_once_find_what_one_by_one_does(
+        bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'"'), 0x1e..0x24_u8], 0..40),
+    ) {
+        let plain = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+        prop_assert_eq!(first_special(&bytes), plain);
     }
 
     #[test]

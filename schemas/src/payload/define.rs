@@ -1,8 +1,8 @@
 //! The macro behind the table of event types: what it makes of one entry.
 //!
 //! Of each entry: a variant of `EventType` and of `Payload`, a struct with its fields, the list of
-//! those fields, a reader from JSON members, a visitor of the values, and a writer of JSON members
-//! from the protobuf message.
+//! those fields, a reader and a checker of JSON members, a visitor of the values, and a writer of
+//! JSON members from the protobuf message.
 
 macro_rules! rust_type {
     (req $ty:ty) => { $ty };
@@ -120,6 +120,24 @@ macro_rules! event_types {
                     })
                 }
 
+                fn check(members: &mut [Member<'_>]) -> Result<(), Failure> {
+                    $(let mut $field: Option<Checked<$ty>> = None;)*
+                    for member in members {
+                        match &*member.key.text {
+                            $(stringify!($field) $(| $falias)* => {
+                                const FIELD: &Field = named($variant::FIELDS, stringify!($field));
+                                store(&mut $field, member, FIELD)?;
+                            })*
+                            _ => {}
+                        }
+                    }
+                    $(if is_required!($presence) && $field.is_none() {
+                        const FIELD: &Field = named($variant::FIELDS, stringify!($field));
+                        return Err(Failure::missing($name, "data.", FIELD));
+                    })*
+                    Ok(())
+                }
+
                 fn visit<'a>(&'a self, see: &mut impl FnMut(&'static Field, ColumnValue<'a>)) {
                     $({
                         const FIELD: &Field = named($variant::FIELDS, stringify!($field));
@@ -223,6 +241,18 @@ macro_rules! event_types {
                     $(EventType::$bare => Ok(Self::$bare),)*
                     $(EventType::$variant => $variant::read(members).map(Self::$variant),)*
                     EventType::Custom => Ok(Self::Custom(type_name.into())),
+                }
+            }
+
+            /// Checks the members of `data` as [`Payload::read`] does, and keeps nothing.
+            pub(crate) fn check(
+                event_type: EventType,
+                members: &mut [Member<'_>],
+            ) -> Result<(), Failure> {
+                match event_type {
+                    $(EventType::$bare => Ok(()),)*
+                    $(EventType::$variant => $variant::check(members),)*
+                    EventType::Custom => Ok(()),
                 }
             }
 

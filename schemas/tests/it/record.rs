@@ -45,6 +45,24 @@ fn the_bytes_of_an_event_are_those_of_the_protobuf_file() {
     }
 }
 
+/// A record that version 0.1.0 wrote, its content hash included: logs and indexes hold such.
+const GOLDEN_EVENT: &str = r#"{"id":"01890a5d-ac96-774b-bcce-b302099a8057","type":"answer_submitted","user_id":"learner-004711","occurred_at":"2026-03-02T09:59:58.250Z","session_id":"session-004711","course_id":"algebra-1","app":"bench","data":{"item_id":"item-01234","skill_ids":["skill-17"],"correct":true,"time_taken_ms":8250,"attempt_number":1}}"#;
+const GOLDEN_RECORD: &str = "\
+    080112fb010a1001890a5dac96774bbcceb302099a80571a076c696e636f6c6e220e6c6561726e65722d3030\
+    343731312801312a82fdad9c010000410089fdad9c010000492a82fdad9c010000520e73657373696f6e2d30\
+    30343731315a09616c67656272612d316a0562656e6368820110616e737765725f7375626d69747465648a01\
+    687b226974656d5f6964223a226974656d2d3031323334222c22736b696c6c5f696473223a5b22736b696c6c\
+    2d3137225d2c22636f7272656374223a747275652c2274696d655f74616b656e5f6d73223a383235302c2261\
+    7474656d70745f6e756d626572223a317d9a011036c224df7c7c9f22a9437196864ff83f";
+
+#[test]
+fn an_event_is_stored_as_ever() {
+    let event = parse_text(GOLDEN_EVENT).unwrap();
+    let record = LogRecord::Event(Box::new(event));
+    let hex: String = record.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, GOLDEN_RECORD);
+}
+
 fn control(body: ControlBody) -> LogRecord {
     LogRecord::Control(ControlRecord {
         control_id: Uuid::from_u128(7),
