@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn lengths_keep_neighbours_apart() {
         let key = |school, user| {
-            record_key(&SchoolId::parse(school).unwrap(), &UserId::parse(user).unwrap())
+            record_key(&SchoolId::parse(school).unwrap(), UserId::parse(user).unwrap())
         };
         assert_ne!(key("ab", "c"), key("a", "bc"));
         assert_eq!(&key("ab", "c")[..], b"\x00\x02ab\x00\x01c");
