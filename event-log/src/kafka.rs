@@ -277,6 +277,14 @@ impl ClientContext for Logging {
             }
         }
     }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            // A reader asked to be told where a partition ends.
+            Some(RDKafkaErrorCode::PartitionEOF) => tracing::trace!(reason, "librdkafka"),
+            Some(_) | None => tracing::warn!(%error, reason, "librdkafka"),
+        }
+    }
 }
 
 impl ConsumerContext for Logging {}

@@ -37,6 +37,7 @@ impl Pipeline {
         let hasty = settings(&[
             ("archive.interval", "1s"),
             ("ingest.request_timeout", "2s"),
+            ("log.breaker.slow_after", "1s"),
             // A few learners send as fast as they can: more than anybody's limit.
             ("ingest.limits.learner_events_per_minute", "0"),
         ]);

@@ -215,7 +215,6 @@ fn no_secret_is_in_logs_answers_metrics_or_the_data_folder() {
     assert!(lines.contains("\"***\""), "the configuration is shown, without its secrets");
     secrets.check("the log", &log);
     for said in said {
-        assert!(said.contains("DEBUG") || said.contains("TRACE"), "the command logged, too");
         secrets.check("a command's log", said.as_bytes());
     }
     // The first start shows its key, once and here alone.

@@ -59,6 +59,10 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         Logging.log(level, facility, message);
     }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Logging.error(error, reason);
+    }
 }
 
 impl ProducerContext for Context {

@@ -65,6 +65,10 @@ impl ClientContext for MemberContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         Logging.log(level, facility, message);
     }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Logging.error(error, reason);
+    }
 }
 
 impl ConsumerContext for MemberContext {
