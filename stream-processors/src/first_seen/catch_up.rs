@@ -66,8 +66,11 @@ impl FirstSeen {
             source: format!("{partition} of {}", self.fills.len()).into(),
         })?;
         let _one_at_a_time = lane.lock().await;
+        // Before the log's end, which only grows: others observe meanwhile, and an index that
+        // stands beyond an end that was read earlier is not one of another log.
+        let stands = self.stands(partition)?;
         let bounds = log.bounds(Topic::Events, partition).await.map_err(log_error)?;
-        if !self.is_of(log, partition, bounds.end).await? {
+        if !is_of(log, partition, stands, bounds.end).await? {
             tracing::warn!(
                 partition = partition.get(),
                 "the first-seen index was filled from records that the log does not hold; filling it again"
@@ -163,29 +166,10 @@ impl FirstSeen {
         }))
     }
 
-    /// Whether the record just before the index's end is still the one that it was filled from.
-    async fn is_of(
-        &self,
-        log: &dyn EventLog,
-        partition: PartitionId,
-        log_end: LogOffset,
-    ) -> Result<bool, Error> {
-        let (contiguous, fingerprint) = {
-            let index = self.partition(partition)?.lock();
-            (index.contiguous(), index.fingerprint())
-        };
-        let Some(contiguous) = contiguous else { return Ok(true) };
-        if contiguous > log_end {
-            return Ok(false);
-        }
-        let (Some(known), true) = (fingerprint, contiguous > LogOffset::ZERO) else {
-            return Ok(true);
-        };
-        let last = LogOffset::new(contiguous.get() - 1);
-        Ok(match record_at(log, partition, last).await? {
-            Some(record) => Fingerprint::of(&record) == known,
-            None => true,
-        })
+    /// Where the index of a partition ends, and the record just before.
+    fn stands(&self, partition: PartitionId) -> Result<Stands, Error> {
+        let index = self.partition(partition)?.lock();
+        Ok((index.contiguous(), index.fingerprint()))
     }
 
     /// Runs blocking work on tokio's blocking threads.
@@ -203,6 +187,30 @@ impl FirstSeen {
             }),
         }
     }
+}
+
+/// Where an index ends, if it has begun, and the record just before, where that is known.
+type Stands = (Option<LogOffset>, Option<Fingerprint>);
+
+/// Whether the record just before the index's end is still the one that it was filled from.
+async fn is_of(
+    log: &dyn EventLog,
+    partition: PartitionId,
+    (contiguous, fingerprint): Stands,
+    log_end: LogOffset,
+) -> Result<bool, Error> {
+    let Some(contiguous) = contiguous else { return Ok(true) };
+    if contiguous > log_end {
+        return Ok(false);
+    }
+    let (Some(known), true) = (fingerprint, contiguous > LogOffset::ZERO) else {
+        return Ok(true);
+    };
+    let last = LogOffset::new(contiguous.get() - 1);
+    Ok(match record_at(log, partition, last).await? {
+        Some(record) => Fingerprint::of(&record) == known,
+        None => true,
+    })
 }
 
 /// The record at exactly this offset; `None` where the log no longer (or never) had one.

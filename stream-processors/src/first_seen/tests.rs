@@ -1,10 +1,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chalkstream_event_log::LogIdentity;
+use async_trait::async_trait;
+use chalkstream_event_log::{
+    AppendError, EventLog, LogBounds, LogIdentity, NewRecord, StoredRecord, Subscription, Topic,
+};
 use chalkstream_schemas::{ContentHash, EventIdentity, LogOffset, PartitionId, Timestamp};
 
-use super::{Error, FirstSeen, FirstSeenOptions, Seen, SeenRange, Verdict};
+use super::{Error, FirstSeen, FirstSeenOptions, NoHistory, Seen, SeenRange, Verdict};
 
 const P: PartitionId = PartitionId::ZERO;
 const DAY_MS: i64 = 24 * 3600 * 1000;
@@ -170,4 +173,72 @@ fn many_events_are_first_at_their_own_offset_however_often_they_are_observed() {
             assert!(verdicts.iter().all(|verdict| *verdict == Verdict::First));
         }
     }
+}
+
+/// A log that takes a record in, which somebody else observes, while it is asked for its end.
+#[derive(Debug)]
+struct Growing {
+    index: Arc<FirstSeen>,
+    identity: LogIdentity,
+}
+
+#[async_trait]
+impl EventLog for Growing {
+    fn identity(&self) -> &LogIdentity {
+        &self.identity
+    }
+
+    fn partitions(&self, _topic: Topic) -> u32 {
+        self.identity.partitions
+    }
+
+    async fn append(
+        &self,
+        _topic: Topic,
+        _records: Vec<NewRecord>,
+    ) -> Vec<Result<LogOffset, AppendError>> {
+        Vec::new()
+    }
+
+    async fn bounds(
+        &self,
+        _topic: Topic,
+        _partition: PartitionId,
+    ) -> Result<LogBounds, chalkstream_event_log::Error> {
+        let bounds = LogBounds { first: LogOffset::ZERO, end: LogOffset::new(1) };
+        self.index.observe(P, &range(&[seen(1, 2, 0, 0)])).unwrap();
+        Ok(bounds)
+    }
+
+    async fn read(
+        &self,
+        _topic: Topic,
+        _partition: PartitionId,
+        _from: LogOffset,
+        _max_bytes: usize,
+    ) -> Result<Vec<StoredRecord>, chalkstream_event_log::Error> {
+        Ok(Vec::new())
+    }
+
+    async fn subscribe(
+        &self,
+        _topic: Topic,
+        _group: &str,
+    ) -> Result<Box<dyn Subscription>, chalkstream_event_log::Error> {
+        Err(chalkstream_event_log::Error::Internal { what: "nobody subscribes here" })
+    }
+
+    async fn close(&self) -> Result<(), chalkstream_event_log::Error> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_grows_while_the_end_is_asked_for_is_not_of_another_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = open(folder.path());
+    index.observe(P, &range(&[seen(0, 1, 0, 0)])).unwrap();
+    let growing = Growing { index: Arc::clone(&index), identity: log("a") };
+    index.catch_up(&growing, &NoHistory, P, LogOffset::new(1)).await.unwrap();
+    assert_eq!(index.contiguous(P).unwrap(), Some(LogOffset::new(2)));
 }

@@ -21,6 +21,7 @@ use crate::backoff::Backoff;
 use crate::checkpoint::LogName;
 use crate::crash;
 use crate::decide::StopReason;
+use crate::first_seen;
 use crate::flush::{self, Done};
 use crate::fold::{Delivered, Folder};
 use crate::metrics::{Metrics, PartitionLabel};
@@ -287,6 +288,12 @@ impl Driver {
                     self.show(partition, PartitionStatus::waiting(&error));
                     self.waits.begin(partition, self.options.blobs.clone(), hash);
                 }
+            }
+            // The archiver, which shares the index, found it to be of another log and began it anew.
+            Err(error @ first_seen::Error::Gap { .. }) => {
+                tracing::warn!(%error, "the partition is restored, which fills the index");
+                self.folder.remove(partition);
+                self.assign(partition, Duration::ZERO);
             }
             Err(error) => {
                 let reason = index_stop(&error)
