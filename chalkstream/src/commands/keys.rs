@@ -53,7 +53,7 @@ pub(crate) struct Create {
     /// Anybody may know it, as in a web page: it writes, and nothing else
     #[arg(long)]
     publishable: bool,
-    /// A web origin that a publishable key is for, such as https://app.example; may be repeated
+    /// A web origin that a publishable key is for, such as `https://app.example`; may be repeated
     #[arg(long = "origin", requires = "publishable")]
     origins: Vec<String>,
     /// Another school, for a vendor that serves several: each request then names its own in the
