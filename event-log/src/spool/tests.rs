@@ -401,6 +401,7 @@ async fn no_mood_of_the_log_loses_or_reorders_a_learners_events() {
             path: folder.path().join("spool"),
         };
         let guarded = guarded(&log, options).await;
+        log.set(Mood::Hangs);
         let mut learners = tokio::task::JoinSet::new();
         for learner in 0..9_u32 {
             let guarded = Arc::clone(&guarded);
@@ -423,8 +424,10 @@ async fn no_mood_of_the_log_loses_or_reorders_a_learners_events() {
             });
         }
         let moods = [Mood::Hangs, Mood::Answers, Mood::Swallows, Mood::Answers];
-        let moody = Arc::clone(&log);
+        let (moody, watched) = (Arc::clone(&log), Arc::clone(&guarded));
         let changing = tokio::spawn(async move {
+            let opened = || watched.status().breaker.is_some_and(|it| it.times_opened > 0);
+            until("the breaker to open", opened).await;
             for turn in 0.. {
                 moody.set(moods[turn % moods.len()]);
                 let ms = rand::rng().random_range(1..200);
