@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ArchiveRequest, IntakeReport, LogStatus, Status, replay, tail};
 use crate::failure::{Advice, Report};
 use crate::registrar::{self, NewKey, NewSchool, Registrar, Rotation};
+use crate::roles::Role;
 
 /// The largest table of a model.
 const MODEL_MAX_BYTES: usize = 256 << 20;
@@ -96,6 +97,11 @@ impl Control {
             None => (None, None),
         };
         let archive_lag = match &self.archiver {
+            Some(archiver) if self.unknown().is_some() => {
+                let positions = archiver.positions();
+                let archived = |id| positions.get(&id).copied().or(self.unknown());
+                Some(self.behind(Topic::Events, archived).await?)
+            }
             Some(archiver) => Some(archiver.lag().await?),
             None => None,
         };
@@ -115,13 +121,21 @@ impl Control {
     /// Records acknowledged that the views do not show yet, of both logs and the partitions that
     /// are this process's. Until it has any, nothing is known to be visible.
     async fn lag(&self, progress: &Progress) -> Result<u64> {
-        let mut lag = self.behind(Topic::Events, |id| progress.visible_of(id)).await?;
+        let visible = |id| progress.visible_of(id).or(self.unknown());
+        let mut lag = self.behind(Topic::Events, visible).await?;
         if let Some(rejected) = &self.rejected {
             let written = rejected.borrow().clone();
-            let unknown = written.is_empty().then_some(LogOffset::ZERO);
+            let unknown = written.is_empty().then_some(LogOffset::ZERO).or(self.unknown());
             lag += self.behind(Topic::Rejected, |id| written.get(&id).copied().or(unknown)).await?;
         }
         Ok(lag)
+    }
+
+    /// Up to where a partition counts as done that this process has not been given. `standalone`
+    /// will get every one, though perhaps only once Kafka misses a member that died; a role alone
+    /// leaves it to others.
+    fn unknown(&self) -> Option<LogOffset> {
+        (self.role == Role::Standalone.name()).then_some(LogOffset::ZERO)
     }
 
     /// Records behind what is visible, over the partitions of which that is known.
