@@ -97,12 +97,11 @@ impl Control {
             None => (None, None),
         };
         let archive_lag = match &self.archiver {
-            Some(archiver) if self.unknown().is_some() => {
+            Some(archiver) => {
                 let positions = archiver.positions();
                 let archived = |id| positions.get(&id).copied().or(self.unknown());
                 Some(self.behind(Topic::Events, archived).await?)
             }
-            Some(archiver) => Some(archiver.lag().await?),
             None => None,
         };
         Ok(Status {
@@ -119,7 +118,7 @@ impl Control {
     }
 
     /// Records acknowledged that the views do not show yet, of both logs and the partitions that
-    /// are this process's. Until it has any, nothing is known to be visible.
+    /// this process has, or will get.
     async fn lag(&self, progress: &Progress) -> Result<u64> {
         let visible = |id| progress.visible_of(id).or(self.unknown());
         let mut lag = self.behind(Topic::Events, visible).await?;
