@@ -3,7 +3,8 @@
 //!
 //! Split blocks (Putze, Sanders, Singler 2007): an identity has one block of a cache line and one
 //! bit in each of the block's eight words. An identity is a hash, so its own bytes choose them.
-//! Always true: once [`Filter::is_complete`], an identity that was inserted is never `absent`;
+//! Always true: once [`Filter::is_complete`], an identity that was inserted is never `absent`; one
+//! inserts at a time, so that a bit costs no atomic operation but a load and a store;
 //! memory is fixed. Of [`CAPACITY`] entries about 1 in 100 others seems present, and more as it
 //! fills further: then the index is asked, as it would be without.
 //! Not here: what was found.
@@ -14,6 +15,7 @@ use std::thread::JoinHandle;
 
 use chalkstream_schemas::EventIdentity;
 use fjall::Keyspace;
+use parking_lot::Mutex;
 
 const WORDS: usize = 8;
 /// Blocks of 64 bytes: 32 MiB.
@@ -25,6 +27,8 @@ const CAPACITY: usize = BLOCKS * WORDS * 64 / 10;
 /// Which identities may have been seen.
 pub(crate) struct Filter {
     blocks: Vec<[AtomicU64; WORDS]>,
+    /// Held by whoever inserts.
+    inserting: Mutex<()>,
     complete: AtomicBool,
 }
 
@@ -33,7 +37,7 @@ impl Filter {
     pub(crate) fn new() -> Self {
         let mut blocks = Vec::new();
         blocks.resize_with(BLOCKS, Default::default);
-        Self { blocks, complete: AtomicBool::new(false) }
+        Self { blocks, inserting: Mutex::default(), complete: AtomicBool::new(false) }
     }
 
     /// From now on everything that the index holds has been inserted.
@@ -46,11 +50,14 @@ impl Filter {
         self.complete.load(Ordering::Acquire)
     }
 
-    pub(crate) fn insert(&self, identity: &EventIdentity) {
-        let (block, bits) = self.place(identity);
-        for (word, bit) in block.iter().zip(bits) {
-            // Whoever asks afterwards synchronises by the lock that it got the entry's turn from.
-            word.fetch_or(bit, Ordering::Relaxed);
+    pub(crate) fn insert<'i>(&self, identities: impl IntoIterator<Item = &'i EventIdentity>) {
+        let _alone = self.inserting.lock();
+        for identity in identities {
+            let (block, bits) = self.place(identity);
+            for (word, bit) in block.iter().zip(bits) {
+                // Whoever asks afterwards synchronises by the lock that it got the entry's turn from.
+                word.store(word.load(Ordering::Relaxed) | bit, Ordering::Relaxed);
+            }
         }
     }
 
@@ -119,7 +126,7 @@ fn fill(filter: &Filter, stored: &[Keyspace], stop: &AtomicBool) -> fjall::Resul
             return Ok(());
         }
         if let Some(identity) = entry.key()?.first_chunk() {
-            filter.insert(&EventIdentity::from_bytes(*identity));
+            filter.insert(&[EventIdentity::from_bytes(*identity)]);
         }
     }
     filter.complete();
@@ -139,9 +146,7 @@ mod tests {
     fn what_was_inserted_is_never_absent_and_little_else_is_present() {
         let filter = Filter::new();
         let inserted = 1_000_000;
-        for number in 0..inserted {
-            filter.insert(&identity(number));
-        }
+        filter.insert(&(0..inserted).map(identity).collect::<Vec<_>>());
         assert!((0..inserted).all(|number| !filter.absent(&identity(number))));
         let others = inserted..2 * inserted;
         let present = others.filter(|number| !filter.absent(&identity(*number))).count();

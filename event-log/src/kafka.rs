@@ -223,7 +223,7 @@ impl EventLog for KafkaLog {
             return vec![Err(stopped); records.len()];
         }
         let name = self.options.topic(topic);
-        self.appender.append(topic, &name, self.partitions(topic), &records).await
+        self.appender.append(topic, &name, self.partitions(topic), records).await
     }
 
     async fn bounds(&self, topic: Topic, partition: PartitionId) -> Result<LogBounds, Error> {

@@ -41,7 +41,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    fn add(&mut self, condition: Condition, reason: String) {
+    pub(crate) fn add(&mut self, condition: Condition, reason: String) {
         self.condition = self.condition.max(condition);
         self.reasons.push(reason);
     }

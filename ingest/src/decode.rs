@@ -126,7 +126,12 @@ fn split_json(body: &[u8], max_events: usize) -> Result<Found, Problem> {
             let from = body.len() - body.trim_ascii_start().len();
             (std::iter::once(from..from + body.trim_ascii().len()).collect(), None)
         }
-        Top::Events { events, sent_at } => {
+        Top::Events { events, sent_at, ignored } => {
+            // What is collected was seen to be text; what is ignored was not looked at so closely.
+            if ignored && let Err(error) = std::str::from_utf8(body) {
+                let detail = format!("the body is not UTF-8 at byte {}", error.valid_up_to());
+                return Err(Problem::new(ProblemKind::BrokenBody, detail));
+            }
             (events.into_iter().map(|raw| range(raw.get())).collect(), sent_at)
         }
     })
@@ -135,7 +140,12 @@ fn split_json(body: &[u8], max_events: usize) -> Result<Found, Problem> {
 /// The three shapes of a JSON body.
 enum Top<'de> {
     Event,
-    Events { events: Vec<&'de RawValue>, sent_at: Option<Timestamp> },
+    /// `ignored`: the batch object has other members too.
+    Events {
+        events: Vec<&'de RawValue>,
+        sent_at: Option<Timestamp>,
+        ignored: bool,
+    },
 }
 
 /// Reads a body's outer shape alone.
@@ -165,7 +175,7 @@ impl<'de> Visitor<'de> for Shape<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Top<'de>, A::Error> {
         let events = Events(self).visit_seq(seq)?;
-        Ok(Top::Events { events, sent_at: None })
+        Ok(Top::Events { events, sent_at: None, ignored: false })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Top<'de>, A::Error> {
@@ -173,6 +183,7 @@ impl<'de> Visitor<'de> for Shape<'_> {
         let mut sent_at = None;
         let mut names = HashSet::new();
         let mut members = 0_usize;
+        let mut ignored = false;
         let mut repeated = None;
         while let Some(name) = map.next_key::<String>()? {
             members += 1;
@@ -182,6 +193,7 @@ impl<'de> Visitor<'de> for Shape<'_> {
                 sent_at = Some(map.next_value::<&RawValue>()?);
             } else {
                 map.next_value::<IgnoredAny>()?;
+                ignored = true;
             }
             // An event may have any number of members, and says itself if one is repeated.
             if members <= BATCH_MEMBERS_MAX && !names.contains(&name) {
@@ -201,7 +213,7 @@ impl<'de> Visitor<'de> for Shape<'_> {
         }
         let sent_at = sent_at.map(|raw| batch_time(raw.get())).transpose();
         let sent_at = sent_at.map_err(A::Error::custom)?.flatten();
-        Ok(Top::Events { events, sent_at })
+        Ok(Top::Events { events, sent_at, ignored })
     }
 }
 

@@ -175,30 +175,30 @@ impl Limits {
         Err(Problem::new(ProblemKind::RateLimited, detail).retry_after(wait).over(limit))
     }
 
-    /// Decides about new events, given by their users in the order of the request: `None` for those
+    /// Decides about new events, given by their learners in the order of the request: `None` for those
     /// that may pass. An empty answer lets all of them pass.
     pub(crate) async fn take(
         &self,
         options: &LimitsOptions,
         credential: &Credential,
         received_at: Timestamp,
-        users: impl ExactSizeIterator<Item = &str> + Clone,
+        learners: impl ExactSizeIterator<Item = Key> + Clone,
         held: &mut HeldBack,
     ) -> Vec<Option<RefuseReason>> {
         let mut verdicts = Vec::new();
         if let Some(rate) = learner_rate(options, credential) {
-            let learners = users.clone().map(|user| self.learner(credential, user));
-            verdicts = self.take_of_learners(rate, learners, held);
+            verdicts = self.take_of_learners(rate, learners.clone(), held);
         }
         let quota = u64::from(options.school_events_per_day);
         if quota > 0 {
-            verdicts.resize(users.len(), None);
+            verdicts.resize(learners.len(), None);
             let wanted = verdicts.iter().filter(|verdict| verdict.is_none()).count();
             let granted = self.take_of_school(quota, credential, received_at, wanted, held).await;
-            let passing = verdicts.iter_mut().zip(users).filter(|(verdict, _)| verdict.is_none());
-            let beyond = passing.skip(granted).map(|(verdict, user)| {
+            let passing =
+                verdicts.iter_mut().zip(learners).filter(|(verdict, _)| verdict.is_none());
+            let beyond = passing.skip(granted).map(|(verdict, learner)| {
                 *verdict = Some(RefuseReason::QuotaExceeded);
-                user
+                learner
             });
             self.give_back_learners(options, credential, beyond);
         }
@@ -269,10 +269,10 @@ impl Limits {
         options: &LimitsOptions,
         credential: &Credential,
         received_at: Timestamp,
-        users: impl ExactSizeIterator<Item = &str>,
+        learners: &[Key],
     ) {
-        let events = users.len() as u64;
-        self.give_back_learners(options, credential, users);
+        let events = learners.len() as u64;
+        self.give_back_learners(options, credential, learners.iter().copied());
         if options.school_events_per_day > 0 && events > 0 {
             let day = Day::of(received_at);
             self.quota.give_back(&credential.school_id, day, events).await;
@@ -302,16 +302,15 @@ impl Limits {
         }
     }
 
-    fn give_back_learners<'a>(
+    fn give_back_learners(
         &self,
         options: &LimitsOptions,
         credential: &Credential,
-        users: impl Iterator<Item = &'a str>,
+        learners: impl Iterator<Item = Key>,
     ) {
         let Some(rate) = learner_rate(options, credential) else { return };
         let now = self.now();
-        for user in users {
-            let learner = self.learner(credential, user);
+        for learner in learners {
             self.buckets.with(learner, now, |bucket| rate.give_back(bucket, 1));
         }
     }
@@ -323,7 +322,8 @@ impl Limits {
         self.buckets.key((limit, who))
     }
 
-    fn learner(&self, credential: &Credential, user: &str) -> Key {
+    /// The key of a learner of the credential's school.
+    pub(crate) fn learner(&self, credential: &Credential, user: &str) -> Key {
         self.buckets.key((Limit::LearnerEvents, &credential.school_id, user))
     }
 

@@ -19,8 +19,10 @@ use chalkstream_event_log::{
 use chalkstream_schemas::record::encode_event;
 use chalkstream_schemas::{
     EventIdentity, EventReader, EventRef, ParseContext, PartitionId, RefuseReason, RejectedRecord,
-    Rejection,
+    Rejection, Timestamp,
 };
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -41,7 +43,7 @@ mod request;
 mod validate;
 
 pub(crate) use request::client_id;
-use request::{Candidate, Request, not_permitted};
+use request::{Candidate, First, Follower, Place, Request, not_permitted};
 
 /// After so many events a request lets others have the thread.
 const EVENTS_PER_TURN: usize = 512;
@@ -80,8 +82,8 @@ impl Pipeline {
         tokens: Vec<Undecided>,
         deadline: Instant,
     ) -> Outcome {
-        let (events, tokens) = self.parse(&mut request, tokens).instrument(part!("parse")).await;
-        let (mut waiting, followers) = request.first_of_each(&events, tokens);
+        let (mut waiting, followers) =
+            self.parse(&mut request, tokens).instrument(part!("parse")).await;
         while !waiting.is_empty() {
             let contested = self.produce(&mut request, waiting).await;
             waiting = wait_for_others(&mut request, contested, deadline).await;
@@ -93,12 +95,13 @@ impl Pipeline {
         Outcome { retry_after: request.held.retry_after, ..request.ledger.close() }
     }
 
-    /// Reads every event; returns those that can be taken, with their tokens.
-    async fn parse<'a>(
+    /// Reads every event and writes the records of those that can be taken; returns the first with
+    /// each identity, and those that follow it.
+    async fn parse(
         &self,
-        request: &mut Request<'a>,
+        request: &mut Request<'_>,
         tokens: Vec<Undecided>,
-    ) -> (Vec<EventRef<'a>>, Vec<Undecided>) {
+    ) -> (Vec<Candidate>, Vec<Follower>) {
         let options = self.options.get();
         let (batch, credential) = (request.batch, request.credential);
         let mut reader = EventReader::new();
@@ -110,8 +113,13 @@ impl Pipeline {
             max_future: credential.max_future.unwrap_or(options.max_future.get()),
             max_event_bytes: options.max_event.get(),
         };
-        let mut events = Vec::with_capacity(tokens.len());
-        let mut good = Vec::with_capacity(tokens.len());
+        let partitions = self.log.partitions(Topic::Events);
+        // One allocation for the whole request, which all records share. A record takes about as
+        // many bytes as the event's JSON and its key.
+        let mut records = Vec::with_capacity(batch.body.len() + 64 * tokens.len());
+        let mut candidates = Vec::with_capacity(tokens.len());
+        let mut followers = Vec::new();
+        let mut ordinals = HashMap::with_capacity(tokens.len());
         for token in tokens {
             if token.index() % EVENTS_PER_TURN == EVENTS_PER_TURN - 1 {
                 tokio::task::yield_now().await;
@@ -131,22 +139,44 @@ impl Pipeline {
                 }
             };
             request.ledger.account.is_event(token.index(), &event);
-            if credential.may_send_for(&event.user_id) {
-                events.push(event);
-                good.push(token);
-            } else {
+            if !credential.may_send_for(&event.user_id) {
                 request.rejections.push((token, not_permitted(&event)));
+                continue;
+            }
+            let (identity, content) = (event.identity(), event.content_hash);
+            let ordinal = ordinals.len();
+            match ordinals.entry(identity) {
+                Entry::Occupied(first) => {
+                    followers.push(Follower { token, content, ordinal: *first.get() });
+                }
+                Entry::Vacant(first) => {
+                    first.insert(ordinal);
+                    let learner = self.limits.learner(credential, &event.user_id);
+                    let event_type = event.event_type();
+                    let record = put_record(&event, partitions, &mut records);
+                    candidates.push(Candidate {
+                        token,
+                        identity,
+                        content,
+                        event_type,
+                        learner,
+                        record,
+                        ordinal,
+                    });
+                }
             }
         }
-        (events, good)
+        request.records = Bytes::from(records);
+        request.first.resize(ordinals.len(), First::NotStored(RefuseReason::Unavailable));
+        (candidates, followers)
     }
 
     /// Reserves what is free, asks the index, appends what is new. Returns what others hold.
-    async fn produce<'e>(
+    async fn produce(
         &self,
         request: &mut Request<'_>,
-        waiting: Vec<Candidate<'e>>,
-    ) -> Vec<(Candidate<'e>, Contested)> {
+        waiting: Vec<Candidate>,
+    ) -> Vec<(Candidate, Contested)> {
         let identities = waiting.iter().map(|candidate| candidate.identity).collect::<Vec<_>>();
         let (reserved, holders) = self.reservations.reserve(&identities);
         let mut ours = Vec::with_capacity(waiting.len());
@@ -161,10 +191,13 @@ impl Pipeline {
             self.not_seen(request, ours, reserved.identities()).instrument(part!("dedupe")).await;
         let new = self.within_limits(request, new).await;
         let rejections = std::mem::take(&mut request.rejections);
-        let (appended, kept) = tokio::join!(
-            self.append_events(request, &new),
-            self.append_rejections(request, &rejections)
-        );
+        let records = new_records(request.received_at, &new, &request.records);
+        if contested.is_empty() {
+            // The log frees them as soon as it has them.
+            request.records = Bytes::new();
+        }
+        let (appended, kept) =
+            tokio::join!(self.append_events(records), self.append_rejections(request, &rejections));
         self.commit(&new, &appended).await;
         drop(reserved);
         request.settle_rejections(rejections, kept);
@@ -176,12 +209,12 @@ impl Pipeline {
     }
 
     /// Settles what the index knows; returns the rest.
-    async fn not_seen<'e>(
+    async fn not_seen(
         &self,
         request: &mut Request<'_>,
-        ours: Vec<Candidate<'e>>,
+        ours: Vec<Candidate>,
         identities: &[EventIdentity],
-    ) -> Vec<Candidate<'e>> {
+    ) -> Vec<Candidate> {
         if ours.is_empty() {
             return ours;
         }
@@ -207,12 +240,12 @@ impl Pipeline {
         new
     }
 
-    fn refuse_unseen<'e>(
+    fn refuse_unseen(
         &self,
         request: &mut Request<'_>,
-        ours: Vec<Candidate<'e>>,
+        ours: Vec<Candidate>,
         error: &str,
-    ) -> Vec<Candidate<'e>> {
+    ) -> Vec<Candidate> {
         if let Some(times) = self.metrics.log_error(LogCall::Lookup) {
             tracing::error!(times, error, "the index of seen events could not be read");
         }
@@ -224,16 +257,16 @@ impl Pipeline {
 
     /// Settles what is over a limit; returns the rest. Only what is new comes here, so a client that
     /// sends everything again gets further each time.
-    async fn within_limits<'e>(
+    async fn within_limits(
         &self,
         request: &mut Request<'_>,
-        new: Vec<Candidate<'e>>,
-    ) -> Vec<Candidate<'e>> {
+        new: Vec<Candidate>,
+    ) -> Vec<Candidate> {
         let options = self.options.get();
         let limits = &options.limits;
         let Request { credential, received_at, held, .. } = request;
-        let users = new.iter().map(|candidate| &*candidate.event.user_id);
-        let verdicts = self.limits.take(limits, credential, *received_at, users, held).await;
+        let learners = new.iter().map(|candidate| candidate.learner);
+        let verdicts = self.limits.take(limits, credential, *received_at, learners, held).await;
         if verdicts.is_empty() {
             return new;
         }
@@ -251,53 +284,24 @@ impl Pipeline {
     async fn give_back(
         &self,
         request: &Request<'_>,
-        new: &[Candidate<'_>],
+        new: &[Candidate],
         appended: &[Result<Kept, AppendError>],
     ) {
         let failed = new.iter().zip(appended).filter(|(_, result)| result.is_err());
-        let users = failed.map(|(candidate, _)| &*candidate.event.user_id).collect::<Vec<_>>();
-        if !users.is_empty() {
+        let learners = failed.map(|(candidate, _)| candidate.learner).collect::<Vec<_>>();
+        if !learners.is_empty() {
             let options = self.options.get();
             let (limits, at) = (&options.limits, request.received_at);
-            self.limits.give_back(limits, request.credential, at, users.into_iter()).await;
+            self.limits.give_back(limits, request.credential, at, &learners).await;
         }
     }
 
-    async fn append_events(
-        &self,
-        request: &Request<'_>,
-        new: &[Candidate<'_>],
-    ) -> Vec<Result<Kept, AppendError>> {
-        if new.is_empty() {
+    async fn append_events(&self, records: Vec<NewRecord>) -> Vec<Result<Kept, AppendError>> {
+        if records.is_empty() {
             return Vec::new();
         }
-        let partitions = self.log.partitions(Topic::Events);
-        // One allocation for the whole request; the records share it. A record takes about as many
-        // bytes as the event's JSON and its key.
-        let mut bytes = Vec::with_capacity(request.batch.body.len() + 64 * new.len());
-        let mut ranges = Vec::with_capacity(new.len());
-        for Candidate { event, .. } in new {
-            let key = bytes.len();
-            put_record_key(event.school_id, &event.user_id, &mut bytes);
-            let payload = bytes.len();
-            let partition = partition_of_key(bytes.get(key..).unwrap_or_default(), partitions);
-            encode_event(event, &mut bytes);
-            ranges.push((partition, key..payload, payload..bytes.len()));
-        }
-        let bytes = Bytes::from(bytes);
-        let records = new
-            .iter()
-            .zip(ranges)
-            .map(|(Candidate { event, identity, .. }, (partition, key, payload))| NewRecord {
-                partition,
-                key: bytes.slice(key),
-                payload: bytes.slice(payload),
-                timestamp: event.received_at,
-                identity: Some((*identity, event.content_hash)),
-            })
-            .collect::<Vec<_>>();
         let started = Instant::now();
-        let span = part!("append", events = new.len(), log.offsets = tracing::field::Empty);
+        let span = part!("append", events = records.len(), log.offsets = tracing::field::Empty);
         let places = (!span.is_disabled())
             .then(|| records.iter().map(|record| record.partition.get()).collect::<Vec<_>>());
         let results =
@@ -363,12 +367,12 @@ impl Pipeline {
 
     /// Tells the index what the log acknowledged. If it cannot keep that, the events are durable
     /// all the same: a retry is taken again, and the processors drop it.
-    async fn commit(&self, new: &[Candidate<'_>], appended: &[Result<Kept, AppendError>]) {
+    async fn commit(&self, new: &[Candidate], appended: &[Result<Kept, AppendError>]) {
         let acknowledged = new
             .iter()
             .zip(appended)
             .filter(|(_, result)| result.is_ok())
-            .map(|(candidate, _)| (candidate.identity, candidate.event.content_hash))
+            .map(|(candidate, _)| (candidate.identity, candidate.content))
             .collect::<Vec<_>>();
         if acknowledged.is_empty() {
             return;
@@ -389,6 +393,28 @@ impl Pipeline {
         let kept = self.append_rejections(request, &rejections).await;
         request.settle_rejections(rejections, kept);
     }
+}
+
+/// Writes an event's key and record, and says where.
+fn put_record(event: &EventRef<'_>, partitions: u32, out: &mut Vec<u8>) -> Place {
+    let key = out.len();
+    put_record_key(event.school_id, &event.user_id, out);
+    let payload = out.len();
+    let partition = partition_of_key(out.get(key..).unwrap_or_default(), partitions);
+    encode_event(event, out);
+    Place { partition, key: key..payload, payload: payload..out.len() }
+}
+
+/// What the log is given for these.
+fn new_records(received_at: Timestamp, new: &[Candidate], records: &Bytes) -> Vec<NewRecord> {
+    let record = |candidate: &Candidate| NewRecord {
+        partition: candidate.record.partition,
+        key: records.slice(candidate.record.key.clone()),
+        payload: records.slice(candidate.record.payload.clone()),
+        timestamp: received_at,
+        identity: Some((candidate.identity, candidate.content)),
+    };
+    new.iter().map(record).collect()
 }
 
 /// Where a rejected event goes, and as what.
@@ -412,11 +438,11 @@ fn rejected_record(record: RejectedRecord, partitions: u32) -> NewRecord {
 
 /// Waits until others have let go of what they held; what they produced is then in the index, and
 /// what they failed to produce is free. After the deadline the rest is refused.
-async fn wait_for_others<'e>(
+async fn wait_for_others(
     request: &mut Request<'_>,
-    contested: Vec<(Candidate<'e>, Contested)>,
+    contested: Vec<(Candidate, Contested)>,
     deadline: Instant,
-) -> Vec<Candidate<'e>> {
+) -> Vec<Candidate> {
     let mut free = Vec::with_capacity(contested.len());
     for (candidate, holder) in contested {
         match tokio::time::timeout_at(deadline, holder.released()).await {

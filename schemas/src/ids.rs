@@ -245,7 +245,7 @@ impl EventIdentity {
 pub struct ContentHash([u8; 16]);
 
 /// The first half of a BLAKE3 hash.
-pub(crate) fn first_16(hash: &blake3::Hash) -> [u8; 16] {
+fn first_16(hash: &blake3::Hash) -> [u8; 16] {
     let [a @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *hash.as_bytes();
     a
 }

@@ -11,6 +11,7 @@ mod kill9;
 mod lifecycle;
 mod load;
 mod object_store;
+mod outage;
 mod pipeline;
 mod proxy;
 mod real_data;

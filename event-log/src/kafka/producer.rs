@@ -229,30 +229,33 @@ impl Appender {
         topic: Topic,
         name: &str,
         partitions: u32,
-        records: &[NewRecord],
+        records: Vec<NewRecord>,
     ) -> Outcomes {
-        if records.is_empty() {
+        let count = records.len();
+        if count == 0 {
             return Vec::new();
         }
         let bytes = records.iter().map(size_of_record).sum();
         if let Err(error) = self.admit(bytes) {
-            return vec![Err(error); records.len()];
+            return vec![Err(error); count];
         }
         let (done, outcomes) = oneshot::channel();
         let tracker = Arc::new(Tracker {
             state: Mutex::new(TrackerState {
-                outcomes: vec![None; records.len()],
-                open: records.len(),
+                outcomes: vec![None; count],
+                open: count,
                 done: Some(done),
             }),
             bytes,
             in_flight: Arc::clone(&self.in_flight),
         });
-        self.send_all(topic, name, partitions, records, &tracker);
+        self.send_all(topic, name, partitions, &records, &tracker);
         drop(tracker);
+        // The producer has copied them.
+        drop(records);
         outcomes.await.unwrap_or_else(|_producer_gone| {
             let reason = "the producer was dropped".into();
-            vec![Err(AppendError::Unacknowledged { reason }); records.len()]
+            vec![Err(AppendError::Unacknowledged { reason }); count]
         })
     }
 

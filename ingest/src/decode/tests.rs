@@ -76,6 +76,15 @@ fn a_broken_body_says_where() {
     events(Format::Json, &format!("{{{many}}}"), &[&format!("{{{many}}}")]);
 }
 
+/// Also where nobody looks: in a member that a batch does not have.
+#[test]
+fn a_batch_is_text_as_a_whole() {
+    let body = Bytes::from_static(b"{\"events\":[{}],\"x\":{\"\xff\":[]}}");
+    let problem = split(body, Format::Json, 3).unwrap_err();
+    assert_eq!(problem.kind(), ProblemKind::BrokenBody);
+    assert!(format!("{problem:?}").contains("not UTF-8 at byte 21"), "{problem:?}");
+}
+
 #[test]
 fn nesting_does_not_exhaust_the_stack() {
     let deep = format!("[{}{}]", "[".repeat(1_000_000), "]".repeat(1_000_000));

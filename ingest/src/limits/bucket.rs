@@ -3,8 +3,8 @@
 //! A bucket is one number, the time at which it is as if it had never been used. Taking an event
 //! moves that time ahead by the rate's interval; an event fits while the time is less than the burst
 //! ahead of now.
-//! Always true: the table has a fixed size ([`BYTES`]), of which only what was touched is resident;
-//! a key that is idle until its time needs no place and loses nothing by giving it up; where more
+//! Always true: the table has at most [`BYTES`], and no more than about its busy keys need, so that
+//! those of a small crowd stay in the processor's cache; a key that is idle until its time needs no place and loses nothing by giving it up; where more
 //! keys are busy than there are places, the one that is soonest clear is forgotten, never one that
 //! floods; a lock is held for one look-up, and there are 64 of them.
 //! Not the crate `governor`: its table grows until a task sweeps it, and it can neither take a part
@@ -16,10 +16,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 const SHARDS: usize = 64;
+/// Sets of a shard at first, and at most.
+const FIRST_SETS: usize = 16;
 const SETS: usize = 4_096;
 /// A key's place is one of so many: two cache lines.
 const WAYS: usize = 8;
-/// What the whole table takes, for two million keys that are busy at once.
+/// What the whole table takes at most, for two million keys that are busy at once.
 const BYTES: usize = 32 << 20;
 const _: () = assert!(SHARDS * SETS * WAYS * size_of::<Place>() == BYTES);
 
@@ -100,11 +102,50 @@ impl Key {
 
 /// A key and when it is clear. All zero is a place that nobody has.
 type Place = [u64; 2];
-type Shard = Mutex<Box<[[Place; WAYS]]>>;
+
+/// The places of some keys.
+struct Shard {
+    sets: Vec<[Place; WAYS]>,
+}
+
+impl Shard {
+    /// The places that a key may have.
+    fn places(&mut self, hash: u64) -> Option<&mut [Place; WAYS]> {
+        let [low, high, ..] = hash.to_le_bytes();
+        let set = usize::from(u16::from_le_bytes([low, high])) % self.sets.len().max(1);
+        self.sets.get_mut(set)
+    }
+
+    /// Keeps when a key is clear: where nobody is, or nobody needs the place any more, or in the
+    /// place of who is clear the soonest.
+    fn insert(&mut self, hash: u64, clear_at: u64, now: u64) {
+        let soonest = |places: &[Place; WAYS]| places.iter().map(|[_, clear_at]| *clear_at).min();
+        while self.sets.len() < SETS
+            && self.places(hash).and_then(|places| soonest(places)).is_some_and(|at| at > now)
+        {
+            self.grow(now);
+        }
+        let places = self.places(hash).into_iter().flatten();
+        if let Some(place) = places.min_by_key(|[_owner, clear_at]| *clear_at) {
+            *place = [hash, clear_at];
+        }
+    }
+
+    /// Twice as many sets: what was in one is now in two, so everything finds a place.
+    fn grow(&mut self, now: u64) {
+        let more = vec![[[0, 0]; WAYS]; self.sets.len() * 2];
+        for [hash, clear_at] in std::mem::replace(&mut self.sets, more).into_iter().flatten() {
+            let free = self.places(hash).into_iter().flatten().find(|[_, clear_at]| *clear_at == 0);
+            if let Some(place) = free.filter(|_| clear_at > now) {
+                *place = [hash, clear_at];
+            }
+        }
+    }
+}
 
 /// Every bucket of this process.
 pub(crate) struct Buckets {
-    shards: [Shard; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
 }
 
@@ -116,8 +157,7 @@ impl std::fmt::Debug for Buckets {
 
 impl Buckets {
     pub(crate) fn new() -> Self {
-        // Zeros come from the system untouched.
-        let shard = || Mutex::new(vec![[[0, 0]; WAYS]; SETS].into_boxed_slice());
+        let shard = || Mutex::new(Shard { sets: vec![[[0, 0]; WAYS]; FIRST_SETS] });
         Self { shards: std::array::from_fn(|_| shard()), hasher: RandomState::new() }
     }
 
@@ -129,28 +169,17 @@ impl Buckets {
     /// Looks at a key's bucket, and keeps what `change` made of it.
     pub(crate) fn with<R>(&self, key: Key, now: u64, change: impl FnOnce(&mut Bucket) -> R) -> R {
         let Key(hash) = key;
-        let [low, high, ..] = hash.to_le_bytes();
-        let set = usize::from(u16::from_le_bytes([low, high])) % SETS;
         let [last, ..] = &self.shards;
-        let mut sets = self.shards.get(key.spread(SHARDS)).unwrap_or(last).lock();
-        let mut nowhere = [[0, 0]; WAYS];
-        let places = sets.get_mut(set).unwrap_or(&mut nowhere);
-        let own = places.iter().position(|[owner, _]| *owner == hash);
-        let mut bucket = Bucket { now, clear_at: 0 };
-        if let Some([_, clear_at]) = own.and_then(|own| places.get(own)) {
-            bucket.clear_at = *clear_at;
-        }
+        let mut shard = self.shards.get(key.spread(SHARDS)).unwrap_or(last).lock();
+        let places = shard.places(hash).into_iter().flatten();
+        let own = places.map(|place| &mut *place).find(|[owner, _]| *owner == hash);
+        let mut bucket =
+            Bucket { now, clear_at: own.as_ref().map_or(0, |[_, clear_at]| *clear_at) };
         let result = change(&mut bucket);
-        let place = match own {
-            Some(own) => places.get_mut(own),
-            // The soonest clear: one that nobody has, or nobody needs, if there is any.
-            None if bucket.clear_at > now => {
-                places.iter_mut().min_by_key(|[_owner, clear_at]| *clear_at)
-            }
-            None => None,
-        };
-        if let Some(place) = place {
-            *place = [hash, bucket.clear_at];
+        match own {
+            Some(place) => *place = [hash, bucket.clear_at],
+            None if bucket.clear_at > now => shard.insert(hash, bucket.clear_at, now),
+            None => {}
         }
         result
     }

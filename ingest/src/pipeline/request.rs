@@ -4,36 +4,49 @@
 //! becomes final only when the rejected log has it; events that share an identity share what the
 //! log holds under it.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use chalkstream_event_log::{AppendError, Kept};
 use chalkstream_schemas::{
-    ContentHash, EventIdentity, EventRef, RefuseReason, RejectReason, RejectedRecord, Rejection,
-    Timestamp,
+    ContentHash, EventIdentity, EventReader, EventRef, EventType, ParseContext, PartitionId,
+    RefuseReason, RejectReason, RejectedRecord, Rejection, Timestamp,
 };
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 
 use crate::decode::Batch;
 use crate::fate::{Fate, Ledger, Undecided};
 use crate::keys::Credential;
-use crate::limits::HeldBack;
+use crate::limits::{HeldBack, Key};
 use crate::metrics::events::EventCounts;
 use crate::outcomes::Outcomes;
 
-/// The first event of the request with its identity.
-pub(super) struct Candidate<'e> {
+/// The first event of the request with its identity, as its record and what is asked of it on the
+/// way to the log. It holds no fields: a request waits for the log most of its time, and the less
+/// it keeps meanwhile, the more of what others work with stays in the processor's cache.
+pub(super) struct Candidate {
     pub(super) token: Undecided,
-    pub(super) event: &'e EventRef<'e>,
     pub(super) identity: EventIdentity,
+    pub(super) content: ContentHash,
+    pub(super) event_type: EventType,
+    /// Whose limit it counts against.
+    pub(super) learner: Key,
+    pub(super) record: Place,
     /// Its place in [`Request::first`].
     pub(super) ordinal: usize,
+}
+
+/// Where a record goes, and where it stands in [`Request::records`].
+pub(super) struct Place {
+    pub(super) partition: PartitionId,
+    pub(super) key: Range<usize>,
+    pub(super) payload: Range<usize>,
 }
 
 /// A later event of the request with the same identity.
 pub(super) struct Follower {
     pub(super) token: Undecided,
-    pub(super) id: String,
     pub(super) content: ContentHash,
     pub(super) ordinal: usize,
 }
@@ -55,6 +68,8 @@ pub(super) struct Request<'a> {
     pub(super) ledger: Ledger,
     /// Whether the answer names accepted events too.
     pub(super) name_all: bool,
+    /// The records of all that can be taken, while any of them has not gone to the log.
+    pub(super) records: Bytes,
     /// For each identity of the request: what became of its first event.
     pub(super) first: Vec<First>,
     /// What is over a limit so far.
@@ -82,6 +97,7 @@ impl<'a> Request<'a> {
             received_at,
             ledger,
             name_all: false,
+            records: Bytes::new(),
             first: Vec::new(),
             held: HeldBack::default(),
             rejections: Vec::new(),
@@ -90,32 +106,24 @@ impl<'a> Request<'a> {
         (request, tokens)
     }
 
-    /// Finds the events that are the first with their identity; later ones follow it.
-    pub(super) fn first_of_each<'e>(
-        &mut self,
-        events: &'e [EventRef<'e>],
-        tokens: Vec<Undecided>,
-    ) -> (Vec<Candidate<'e>>, Vec<Follower>) {
-        let mut candidates = Vec::with_capacity(events.len());
-        let mut followers = Vec::new();
-        let mut ordinals = HashMap::with_capacity(events.len());
-        for (event, token) in events.iter().zip(tokens) {
-            let identity = event.identity();
-            let ordinal = ordinals.len();
-            match ordinals.entry(identity) {
-                Entry::Vacant(first) => {
-                    first.insert(ordinal);
-                    candidates.push(Candidate { token, event, identity, ordinal });
-                }
-                Entry::Occupied(first) => {
-                    let (id, content) = (client_id(event), event.content_hash);
-                    followers.push(Follower { token, id, content, ordinal: *first.get() });
-                }
-            }
-        }
-        let unknown = First::NotStored(RefuseReason::Unavailable);
-        self.first.resize(ordinals.len(), unknown);
-        (candidates, followers)
+    /// Reads an event once more that was found good, for what an answer says of it: most events are
+    /// accepted, of which nothing is said.
+    fn again<R>(&self, token: &Undecided, tell: impl FnOnce(&EventRef<'_>) -> R) -> Option<R> {
+        let context = ParseContext {
+            school_id: &self.credential.school_id,
+            received_at: self.received_at,
+            batch_sent_at: self.batch.sent_at,
+            max_age: None,
+            max_future: Duration::MAX,
+            max_event_bytes: usize::MAX,
+        };
+        let read = EventReader::new().read(self.batch.raw(token.index()), &context);
+        debug_assert!(read.is_ok(), "an event that was good is no longer: {read:?}");
+        read.ok().map(|event| tell(&event))
+    }
+
+    fn client_id(&self, token: &Undecided) -> Option<String> {
+        self.again(token, client_id)
     }
 
     /// An event of the request as the rejected log keeps it.
@@ -136,7 +144,7 @@ impl<'a> Request<'a> {
 
     pub(super) fn settle_appended(
         &mut self,
-        candidate: Candidate<'_>,
+        candidate: Candidate,
         result: Result<Kept, AppendError>,
     ) {
         match result {
@@ -157,17 +165,16 @@ impl<'a> Request<'a> {
         }
     }
 
-    pub(super) fn settle_accepted(&mut self, candidate: Candidate<'_>) {
-        self.remember(candidate.ordinal, candidate.event.content_hash);
-        let id = self.name_all.then(|| client_id(candidate.event));
-        let event_type = candidate.event.event_type();
-        self.ledger.settle(candidate.token, id, Fate::Accepted(event_type));
+    pub(super) fn settle_accepted(&mut self, candidate: Candidate) {
+        self.remember(candidate.ordinal, candidate.content);
+        let id = if self.name_all { self.client_id(&candidate.token) } else { None };
+        self.ledger.settle(candidate.token, id, Fate::Accepted(candidate.event_type));
     }
 
-    pub(super) fn settle_seen(&mut self, candidate: Candidate<'_>, stored: ContentHash) {
+    pub(super) fn settle_seen(&mut self, candidate: Candidate, stored: ContentHash) {
         self.remember(candidate.ordinal, stored);
-        if stored == candidate.event.content_hash {
-            let id = Some(client_id(candidate.event));
+        if stored == candidate.content {
+            let id = self.client_id(&candidate.token);
             self.ledger.settle(candidate.token, id, Fate::Duplicate);
         } else {
             self.reject(candidate, RejectReason::IdConflict, Some("id"), conflict());
@@ -175,21 +182,24 @@ impl<'a> Request<'a> {
     }
 
     pub(super) fn settle_follower(&mut self, follower: Follower) {
-        let Follower { token, id, content, ordinal } = follower;
+        let Follower { token, content, ordinal } = follower;
+        let id = self.client_id(&token);
         match self.first.get(ordinal) {
             Some(First::Stored(stored)) if *stored == content => {
-                self.ledger.settle(token, Some(id), Fate::Duplicate);
+                self.ledger.settle(token, id, Fate::Duplicate);
             }
             Some(First::Stored(_other)) => {
-                let rejection = Rejection::new(RejectReason::IdConflict, Some("id"), conflict());
-                self.rejections.push((token, rejection.with_id(id)));
+                let mut rejection =
+                    Rejection::new(RejectReason::IdConflict, Some("id"), conflict());
+                rejection.id = id;
+                self.rejections.push((token, rejection));
             }
             Some(First::NotStored(reason)) => {
-                self.ledger.settle(token, Some(id), Fate::Refused(*reason));
+                self.ledger.settle(token, id, Fate::Refused(*reason));
             }
             None => {
                 debug_assert!(false, "no event {ordinal} comes first");
-                self.ledger.settle(token, Some(id), Fate::Refused(RefuseReason::Unavailable));
+                self.ledger.settle(token, id, Fate::Refused(RefuseReason::Unavailable));
             }
         }
     }
@@ -218,17 +228,19 @@ impl<'a> Request<'a> {
     /// Queues the rejection: it is final once the rejected log has it.
     fn reject(
         &mut self,
-        candidate: Candidate<'_>,
+        candidate: Candidate,
         reason: RejectReason,
         field: Option<&str>,
         message: String,
     ) {
-        let Candidate { token, event, .. } = candidate;
-        self.rejections.push((token, rejection(event, reason, field, message)));
+        let token = candidate.token;
+        let known = self.again(&token, |event| rejection(event, reason, field, message.clone()));
+        let rejection = known.unwrap_or_else(|| Rejection::new(reason, field, message));
+        self.rejections.push((token, rejection));
     }
 
-    pub(super) fn refuse(&mut self, candidate: Candidate<'_>, reason: RefuseReason) {
-        let id = Some(client_id(candidate.event));
+    pub(super) fn refuse(&mut self, candidate: Candidate, reason: RefuseReason) {
+        let id = self.client_id(&candidate.token);
         if let Some(first) = self.first.get_mut(candidate.ordinal) {
             *first = First::NotStored(reason);
         }

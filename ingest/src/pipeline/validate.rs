@@ -28,8 +28,7 @@ impl Pipeline {
 
     /// As `decide`, without reserving or storing anything.
     pub(super) async fn tell(&self, mut request: Request<'_>, tokens: Vec<Undecided>) -> Outcome {
-        let (events, tokens) = self.parse(&mut request, tokens).await;
-        let (candidates, followers) = request.first_of_each(&events, tokens);
+        let (candidates, followers) = self.parse(&mut request, tokens).await;
         let identities = candidates.iter().map(|candidate| candidate.identity).collect::<Vec<_>>();
         for candidate in self.not_seen(&mut request, candidates, &identities).await {
             request.settle_accepted(candidate);

@@ -35,7 +35,13 @@ pub(crate) async fn livez() -> &'static str {
 )]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<String, Problem> {
     app.lifecycle.check()?;
-    let Report { condition, mut reasons } = app.durability.report();
+    let mut report = app.durability.report();
+    if let Some((since, why)) = app.gate.keys.trouble() {
+        let seconds = since.as_secs();
+        let reason = format!("changes of write keys have not been seen for {seconds} s: {why}");
+        report.add(Condition::Degraded, reason);
+    }
+    let Report { condition, mut reasons } = report;
     if condition == Condition::Unready {
         return Err(Problem::new(ProblemKind::NotReady, reasons.join("; ")));
     }

@@ -56,8 +56,14 @@ async fn a_key_without_the_scope_is_a_403() {
 async fn a_broken_key_file_locks_nobody_out() {
     let server = server().await;
     let good = std::fs::read_to_string(server.keys.path().unwrap()).unwrap();
+    let ready = async || server.get("/readyz").await.text().await.unwrap();
+    assert_eq!(ready().await, "ready\n");
     std::fs::write(server.keys.path().unwrap(), "format = nonsense").unwrap();
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let started = Instant::now();
+    while !ready().await.starts_with("degraded\nchanges of write keys have not been seen for ") {
+        assert!(started.elapsed() < SOON, "{}", ready().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     status_of(&server, &server.key).await.check(200, [0, 0, 0, 0]);
     std::fs::write(server.keys.path().unwrap(), good.replace("lincoln", "harbour")).unwrap();
     let started = Instant::now();
@@ -71,5 +77,6 @@ async fn a_broken_key_file_locks_nobody_out() {
         assert!(started.elapsed() < SOON, "the repaired file was not read");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    assert_eq!(ready().await, "ready\n");
     server.check_conservation().await;
 }
