@@ -10,6 +10,7 @@
 //! SIGHUP reads the configuration again (`reload`).
 //! Not here: how a part works.
 
+mod background;
 mod pipeline;
 mod reload;
 mod watch;
@@ -96,7 +97,7 @@ pub(crate) async fn run(role: Role, mut cx: Context) -> Result<ExitCode> {
     let mut hangups = Hangups::new()?;
     let mut tasks = Tasks::default();
     let deadline = cx.config.shutdown.deadline.get();
-    let mut pipeline = Pipeline::new(role, folder);
+    let mut pipeline = Pipeline::new(role, folder)?;
 
     let started = tokio::select! {
         started = Box::pin(pipeline.start(&cx.config, &mut tasks)) => started,

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use chalkstream_schemas::{ContentHash, EventIdentity};
 use fjall::compaction::Leveled;
 use fjall::config::CompressionPolicy;
@@ -76,6 +77,8 @@ pub(crate) struct Identities {
     limits: Limits,
     runs: Keyspace,
     generations: RwLock<Vec<Generation>>,
+    /// Before all of it. Asked without a lock: nearly every identity is new.
+    filter: ArcSwap<Filter>,
     recent: RwLock<Recent>,
     sealing: AtomicBool,
     /// What inserts old entries into the filter.
@@ -89,9 +92,8 @@ struct Generation {
     count: u64,
 }
 
-/// What is not in a table of the store yet, and a filter before all of it.
+/// What is not in a table of the store yet. Who adds to it adds to the filter first.
 struct Recent {
-    filter: Arc<Filter>,
     filling: Table,
     /// The newest run in `filling`.
     through: u64,
@@ -121,8 +123,7 @@ impl Identities {
         generations.sort_by_key(|generation| generation.since_ms);
         let runs = db.keyspace(RUNS, options)?;
         let filter = Arc::new(Filter::new());
-        let mut recent =
-            Recent { filter: Arc::clone(&filter), filling: Table::new(), through: 0, sealed: None };
+        let mut recent = Recent { filling: Table::new(), through: 0, sealed: None };
         for run in runs.iter() {
             let (key, value) = run.into_inner()?;
             recent.through =
@@ -130,12 +131,13 @@ impl Identities {
             recent.filling.extend(value.chunks_exact(ENTRY_BYTES).filter_map(parse));
         }
         filter.insert(recent.filling.keys());
-        let filling = Mutex::new(Filling::start(filter, stored(&generations)));
+        let filling = Mutex::new(Filling::start(Arc::clone(&filter), stored(&generations)));
         Ok(Self {
             db: db.clone(),
             limits,
             runs,
             generations: RwLock::new(generations),
+            filter: ArcSwap::new(filter),
             recent: RwLock::new(recent),
             sealing: AtomicBool::new(false),
             filling,
@@ -164,7 +166,7 @@ impl Identities {
     pub(crate) fn applied(&self, run: u64, entries: &[Entry]) -> bool {
         let mut recent = self.recent.write();
         recent.through = recent.through.max(run);
-        recent.filter.insert(entries.iter().map(|(identity, _)| identity));
+        self.filter.load().insert(entries.iter().map(|(identity, _)| identity));
         for (identity, content) in entries {
             recent.filling.entry(*identity).or_insert(*content);
         }
@@ -257,26 +259,28 @@ impl Identities {
         Ok(entries)
     }
 
-    /// What memory knows; blocks for nothing.
+    /// What memory knows; blocks for nothing. An entry that was applied before whoever asks got its
+    /// turn is in the filter that is loaded here, though a filter may have been begun anew meanwhile:
+    /// what is applied after that is in the new one, and what was before in both.
     pub(crate) fn recall(&self, identities: &[EventIdentity]) -> Known {
-        let recent = self.recent.read();
-        let complete = recent.filter.is_complete();
-        let mut unsure = Vec::new();
-        let found = identities
-            .iter()
-            .enumerate()
-            .map(|(place, identity)| {
-                if complete && recent.filter.absent(identity) {
-                    return None;
-                }
+        let filter = self.filter.load();
+        let complete = filter.is_complete();
+        let may_be_known = |identity| !complete || !filter.absent(identity);
+        let mut unsure: Vec<usize> =
+            (0..).zip(identities).filter(|(_, id)| may_be_known(id)).map(|(at, _)| at).collect();
+        let mut found = vec![None; identities.len()];
+        if !unsure.is_empty() {
+            let recent = self.recent.read();
+            unsure.retain(|place| {
+                let Some((identity, found)) = identities.get(*place).zip(found.get_mut(*place))
+                else {
+                    return false;
+                };
                 let sealed = || recent.sealed.as_ref().and_then(|(table, _)| table.get(identity));
-                let found = recent.filling.get(identity).or_else(sealed).copied();
-                if found.is_none() {
-                    unsure.push(place);
-                }
-                found
-            })
-            .collect();
+                *found = recent.filling.get(identity).or_else(sealed).copied();
+                found.is_none()
+            });
+        }
         Known { found, unsure }
     }
 
@@ -314,10 +318,11 @@ impl Identities {
         let mut filling = self.filling.lock();
         let filter = Arc::new(Filter::new());
         {
-            let mut recent = self.recent.write();
+            // Nobody adds meanwhile.
+            let recent = self.recent.write();
             let sealed = recent.sealed.iter().flat_map(|(table, _)| table.keys());
             filter.insert(recent.filling.keys().chain(sealed));
-            recent.filter = Arc::clone(&filter);
+            self.filter.store(Arc::clone(&filter));
         }
         // What is sealed from here on is in the filter already.
         let stored = stored(&self.generations.read());

@@ -22,6 +22,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::background::Background;
 use super::{Ready, Role, watch};
 use crate::config::{Config, IngestOptions};
 use crate::control::{self, Control, RejectedWritten};
@@ -40,6 +41,7 @@ const FIRST_SCHOOL: &str = "default";
 pub(super) struct Pipeline {
     role: Role,
     folder: DataFolder,
+    background: Background,
     engine: Option<EmbeddedServer>,
     log: Option<Arc<dyn EventLog>>,
     /// The same log where it is embedded, to be asked whether it still writes.
@@ -56,10 +58,11 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn new(role: Role, folder: DataFolder) -> Self {
-        Self {
+    pub(super) fn new(role: Role, folder: DataFolder) -> Result<Self> {
+        Ok(Self {
             role,
             folder,
+            background: Background::start(role)?,
             engine: None,
             log: None,
             embedded: None,
@@ -71,7 +74,7 @@ impl Pipeline {
             ingest: None,
             taking: None,
             control: CancellationToken::new(),
-        }
+        })
     }
 
     /// Starts every part of the role, and announces it once all of them are ready.
@@ -150,7 +153,8 @@ impl Pipeline {
             }
             return Ok(database);
         }
-        let engine = parts::embedded_clickhouse(&self.folder, config.clickhouse.listen).await?;
+        let starting = parts::embedded_clickhouse(&self.folder, config.clickhouse.listen);
+        let engine = self.background.hosting(starting).await?;
         let database = engine.database();
         self.engine = Some(engine);
         migrations::migrate(&database).await?;
@@ -175,13 +179,13 @@ impl Pipeline {
         options.tuning.flush_interval = config.process.flush_interval.get();
         options.tuning.checkpoint_interval = config.process.checkpoint_interval.get();
         options.tuning.settle_deadline = config.shutdown.deadline.get() / 2;
-        let processor = Processor::start(options).await?;
+        let processor = self.background.hosting(Processor::start(options)).await?;
         processor.register_metrics(registry);
         tasks.spawn("the processor", OnEnd::StopProcess, watch::processor(processor.watch()));
         let metrics = processor.metrics().clone();
         self.processor = Some(processor);
         let rejected = RejectedOptions::new(log(), database, metrics);
-        let rejected = RejectedWriter::start(rejected).await?;
+        let rejected = self.background.hosting(RejectedWriter::start(rejected)).await?;
         self.rejected_written = Some(rejected.watch());
         let (watched, until_ended) = watch::rejected(rejected);
         tasks.spawn("the writer of rejected events", OnEnd::StopProcess, until_ended);
@@ -201,7 +205,7 @@ impl Pipeline {
         let mut options = ArchiverOptions::new(Arc::clone(&opened.log), lake, index, blobs.clone());
         options.interval = config.archive.interval.get();
         options.group.clone_from(&config.archive.group);
-        let archiver = Arc::new(Archiver::start(options).await?);
+        let archiver = Arc::new(self.background.hosting(Archiver::start(options)).await?);
         tasks.spawn("the archiver", OnEnd::StopProcess, watch::archiver(archiver.watch()));
         self.archiver = Some(archiver);
         Ok(())
@@ -268,6 +272,7 @@ impl Pipeline {
         let Self {
             role: _,
             folder,
+            background,
             engine,
             log,
             embedded,
@@ -324,6 +329,7 @@ impl Pipeline {
         if let Some(engine) = engine {
             engine.shutdown().await;
         }
+        drop(background);
         note("the data folder", folder.retract());
         first
     }
