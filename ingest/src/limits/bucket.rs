@@ -3,10 +3,11 @@
 //! A bucket is one number, the time at which it is as if it had never been used. Taking an event
 //! moves that time ahead by the rate's interval; an event fits while the time is less than the burst
 //! ahead of now.
-//! Always true: the table has at most [`BYTES`], and no more than about its busy keys need, so that
-//! those of a small crowd stay in the processor's cache; a key that is idle until its time needs no place and loses nothing by giving it up; where more
-//! keys are busy than there are places, the one that is soonest clear is forgotten, never one that
-//! floods; a lock is held for one look-up, and there are 64 of them.
+//! Always true: the table has at most [`BYTES`], and about what its busy keys need, so that those of a
+//! small crowd stay in the processor's cache; a key that is idle until its time needs no place and
+//! loses nothing by giving it up; where more keys are busy than there are places, the one that is
+//! soonest clear is forgotten, never one that floods; a lock is held for one look-up, and there are
+//! 64 of them.
 //! Not the crate `governor`: its table grows until a task sweeps it, and it can neither take a part
 //! of what is wanted, nor give back, nor let a large request run into debt.
 
