@@ -116,8 +116,9 @@ pub(crate) async fn run(
 
 async fn latencies(sides: &mut Sides, binary: &Path, folder: &Path, effort: Effort) -> Result<()> {
     let data_dir = folder.join("embedded");
-    let arguments = ["--listen", "127.0.0.1:0"];
-    let embedded = Server::start(binary, "ingest", &data_dir, &arguments, &[NO_LEARNER_LIMIT])?;
+    // With everything behind it: the embedded log serves one process.
+    let arguments = ["--listen", "127.0.0.1:0", "--clickhouse-listen", "127.0.0.1:0"];
+    let embedded = Server::start(binary, "standalone", &data_dir, &arguments, &[NO_LEARNER_LIMIT])?;
     let (address, key) = (embedded.http_address()?, embedded.create_key()?);
     say(&format!(
         "Latency of single events at a fixed rate, from when each was due, {OPEN_LOOP_CONNECTIONS} connections; p50/p99/p99.9 ms\n  (budgets at 1,000/s: p99 < 20 on Kafka, < 10 embedded)"
