@@ -43,7 +43,7 @@ mod request;
 mod validate;
 
 pub(crate) use request::client_id;
-use request::{Candidate, First, Follower, Place, Request, not_permitted};
+use request::{Candidate, First, Follower, Place, Request, SentId, not_permitted};
 
 /// After so many events a request lets others have the thread.
 const EVENTS_PER_TURN: usize = 512;
@@ -97,11 +97,11 @@ impl Pipeline {
 
     /// Reads every event and writes the records of those that can be taken; returns the first with
     /// each identity, and those that follow it.
-    async fn parse(
+    async fn parse<'a>(
         &self,
-        request: &mut Request<'_>,
+        request: &mut Request<'a>,
         tokens: Vec<Undecided>,
-    ) -> (Vec<Candidate>, Vec<Follower>) {
+    ) -> (Vec<Candidate<'a>>, Vec<Follower<'a>>) {
         let options = self.options.get();
         let (batch, credential) = (request.batch, request.credential);
         let mut reader = EventReader::new();
@@ -147,15 +147,18 @@ impl Pipeline {
             let ordinal = ordinals.len();
             match ordinals.entry(identity) {
                 Entry::Occupied(first) => {
-                    followers.push(Follower { token, content, ordinal: *first.get() });
+                    let id = SentId { id: event.id, original: event.original_id };
+                    followers.push(Follower { token, id, content, ordinal: *first.get() });
                 }
                 Entry::Vacant(first) => {
                     first.insert(ordinal);
                     let learner = self.limits.learner(credential, &event.user_id);
                     let event_type = event.event_type();
                     let record = put_record(&event, partitions, &mut records);
+                    let id = SentId { id: event.id, original: event.original_id };
                     candidates.push(Candidate {
                         token,
+                        id,
                         identity,
                         content,
                         event_type,
@@ -172,11 +175,11 @@ impl Pipeline {
     }
 
     /// Reserves what is free, asks the index, appends what is new. Returns what others hold.
-    async fn produce(
+    async fn produce<'c>(
         &self,
         request: &mut Request<'_>,
-        waiting: Vec<Candidate>,
-    ) -> Vec<(Candidate, Contested)> {
+        waiting: Vec<Candidate<'c>>,
+    ) -> Vec<(Candidate<'c>, Contested)> {
         let identities = waiting.iter().map(|candidate| candidate.identity).collect::<Vec<_>>();
         let (reserved, holders) = self.reservations.reserve(&identities);
         let mut ours = Vec::with_capacity(waiting.len());
@@ -209,12 +212,12 @@ impl Pipeline {
     }
 
     /// Settles what the index knows; returns the rest.
-    async fn not_seen(
+    async fn not_seen<'c>(
         &self,
         request: &mut Request<'_>,
-        ours: Vec<Candidate>,
+        ours: Vec<Candidate<'c>>,
         identities: &[EventIdentity],
-    ) -> Vec<Candidate> {
+    ) -> Vec<Candidate<'c>> {
         if ours.is_empty() {
             return ours;
         }
@@ -240,12 +243,12 @@ impl Pipeline {
         new
     }
 
-    fn refuse_unseen(
+    fn refuse_unseen<'c>(
         &self,
         request: &mut Request<'_>,
-        ours: Vec<Candidate>,
+        ours: Vec<Candidate<'c>>,
         error: &str,
-    ) -> Vec<Candidate> {
+    ) -> Vec<Candidate<'c>> {
         if let Some(times) = self.metrics.log_error(LogCall::Lookup) {
             tracing::error!(times, error, "the index of seen events could not be read");
         }
@@ -257,11 +260,11 @@ impl Pipeline {
 
     /// Settles what is over a limit; returns the rest. Only what is new comes here, so a client that
     /// sends everything again gets further each time.
-    async fn within_limits(
+    async fn within_limits<'c>(
         &self,
         request: &mut Request<'_>,
-        new: Vec<Candidate>,
-    ) -> Vec<Candidate> {
+        new: Vec<Candidate<'c>>,
+    ) -> Vec<Candidate<'c>> {
         let options = self.options.get();
         let limits = &options.limits;
         let Request { credential, received_at, held, .. } = request;
@@ -284,7 +287,7 @@ impl Pipeline {
     async fn give_back(
         &self,
         request: &Request<'_>,
-        new: &[Candidate],
+        new: &[Candidate<'_>],
         appended: &[Result<Kept, AppendError>],
     ) {
         let failed = new.iter().zip(appended).filter(|(_, result)| result.is_err());
@@ -367,7 +370,7 @@ impl Pipeline {
 
     /// Tells the index what the log acknowledged. If it cannot keep that, the events are durable
     /// all the same: a retry is taken again, and the processors drop it.
-    async fn commit(&self, new: &[Candidate], appended: &[Result<Kept, AppendError>]) {
+    async fn commit(&self, new: &[Candidate<'_>], appended: &[Result<Kept, AppendError>]) {
         let acknowledged = new
             .iter()
             .zip(appended)
@@ -406,8 +409,8 @@ fn put_record(event: &EventRef<'_>, partitions: u32, out: &mut Vec<u8>) -> Place
 }
 
 /// What the log is given for these.
-fn new_records(received_at: Timestamp, new: &[Candidate], records: &Bytes) -> Vec<NewRecord> {
-    let record = |candidate: &Candidate| NewRecord {
+fn new_records(received_at: Timestamp, new: &[Candidate<'_>], records: &Bytes) -> Vec<NewRecord> {
+    let record = |candidate: &Candidate<'_>| NewRecord {
         partition: candidate.record.partition,
         key: records.slice(candidate.record.key.clone()),
         payload: records.slice(candidate.record.payload.clone()),
@@ -438,11 +441,11 @@ fn rejected_record(record: RejectedRecord, partitions: u32) -> NewRecord {
 
 /// Waits until others have let go of what they held; what they produced is then in the index, and
 /// what they failed to produce is free. After the deadline the rest is refused.
-async fn wait_for_others(
+async fn wait_for_others<'c>(
     request: &mut Request<'_>,
-    contested: Vec<(Candidate, Contested)>,
+    contested: Vec<(Candidate<'c>, Contested)>,
     deadline: Instant,
-) -> Vec<Candidate> {
+) -> Vec<Candidate<'c>> {
     let mut free = Vec::with_capacity(contested.len());
     for (candidate, holder) in contested {
         match tokio::time::timeout_at(deadline, holder.released()).await {

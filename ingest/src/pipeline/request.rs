@@ -4,6 +4,7 @@
 //! becomes final only when the rejected log has it; events that share an identity share what the
 //! log holds under it.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use chalkstream_event_log::{AppendError, Kept};
 use chalkstream_schemas::{
-    ContentHash, EventIdentity, EventReader, EventRef, EventType, ParseContext, PartitionId,
-    RefuseReason, RejectReason, RejectedRecord, Rejection, Timestamp,
+    ContentHash, EventId, EventIdentity, EventReader, EventRef, EventType, ParseContext,
+    PartitionId, RefuseReason, RejectReason, RejectedRecord, Rejection, Timestamp,
 };
 
 use crate::decode::Batch;
@@ -23,10 +24,11 @@ use crate::metrics::events::EventCounts;
 use crate::outcomes::Outcomes;
 
 /// The first event of the request with its identity, as its record and what is asked of it on the
-/// way to the log. It holds no fields: a request waits for the log most of its time, and the less
+/// way to the log. It holds no other fields: a request waits for the log most of its time, and the less
 /// it keeps meanwhile, the more of what others work with stays in the processor's cache.
-pub(super) struct Candidate {
+pub(super) struct Candidate<'a> {
     pub(super) token: Undecided,
+    pub(super) id: SentId<'a>,
     pub(super) identity: EventIdentity,
     pub(super) content: ContentHash,
     pub(super) event_type: EventType,
@@ -37,6 +39,19 @@ pub(super) struct Candidate {
     pub(super) ordinal: usize,
 }
 
+/// An event's id, by which its sender knows it.
+pub(super) struct SentId<'a> {
+    pub(super) id: EventId,
+    /// As it was sent, where it was not a UUID.
+    pub(super) original: Option<Cow<'a, str>>,
+}
+
+impl SentId<'_> {
+    fn text(&self) -> String {
+        as_sent(self.id, self.original.as_deref())
+    }
+}
+
 /// Where a record goes, and where it stands in [`Request::records`].
 pub(super) struct Place {
     pub(super) partition: PartitionId,
@@ -45,8 +60,9 @@ pub(super) struct Place {
 }
 
 /// A later event of the request with the same identity.
-pub(super) struct Follower {
+pub(super) struct Follower<'a> {
     pub(super) token: Undecided,
+    pub(super) id: SentId<'a>,
     pub(super) content: ContentHash,
     pub(super) ordinal: usize,
 }
@@ -106,26 +122,6 @@ impl<'a> Request<'a> {
         (request, tokens)
     }
 
-    /// Reads an event once more that was found good, for what an answer says of it: most events are
-    /// accepted, of which nothing is said.
-    fn again<R>(&self, token: &Undecided, tell: impl FnOnce(&EventRef<'_>) -> R) -> Option<R> {
-        let context = ParseContext {
-            school_id: &self.credential.school_id,
-            received_at: self.received_at,
-            batch_sent_at: self.batch.sent_at,
-            max_age: None,
-            max_future: Duration::MAX,
-            max_event_bytes: usize::MAX,
-        };
-        let read = EventReader::new().read(self.batch.raw(token.index()), &context);
-        debug_assert!(read.is_ok(), "an event that was good is no longer: {read:?}");
-        read.ok().map(|event| tell(&event))
-    }
-
-    fn client_id(&self, token: &Undecided) -> Option<String> {
-        self.again(token, client_id)
-    }
-
     /// An event of the request as the rejected log keeps it.
     pub(super) fn rejected(&self, rejection: &Rejection, raw: &[u8]) -> RejectedRecord {
         RejectedRecord {
@@ -144,7 +140,7 @@ impl<'a> Request<'a> {
 
     pub(super) fn settle_appended(
         &mut self,
-        candidate: Candidate,
+        candidate: Candidate<'_>,
         result: Result<Kept, AppendError>,
     ) {
         match result {
@@ -165,41 +161,39 @@ impl<'a> Request<'a> {
         }
     }
 
-    pub(super) fn settle_accepted(&mut self, candidate: Candidate) {
+    pub(super) fn settle_accepted(&mut self, candidate: Candidate<'_>) {
         self.remember(candidate.ordinal, candidate.content);
-        let id = if self.name_all { self.client_id(&candidate.token) } else { None };
+        let id = self.name_all.then(|| candidate.id.text());
         self.ledger.settle(candidate.token, id, Fate::Accepted(candidate.event_type));
     }
 
-    pub(super) fn settle_seen(&mut self, candidate: Candidate, stored: ContentHash) {
+    pub(super) fn settle_seen(&mut self, candidate: Candidate<'_>, stored: ContentHash) {
         self.remember(candidate.ordinal, stored);
         if stored == candidate.content {
-            let id = self.client_id(&candidate.token);
+            let id = Some(candidate.id.text());
             self.ledger.settle(candidate.token, id, Fate::Duplicate);
         } else {
             self.reject(candidate, RejectReason::IdConflict, Some("id"), conflict());
         }
     }
 
-    pub(super) fn settle_follower(&mut self, follower: Follower) {
-        let Follower { token, content, ordinal } = follower;
-        let id = self.client_id(&token);
+    pub(super) fn settle_follower(&mut self, follower: Follower<'_>) {
+        let Follower { token, id, content, ordinal } = follower;
+        let id = id.text();
         match self.first.get(ordinal) {
             Some(First::Stored(stored)) if *stored == content => {
-                self.ledger.settle(token, id, Fate::Duplicate);
+                self.ledger.settle(token, Some(id), Fate::Duplicate);
             }
             Some(First::Stored(_other)) => {
-                let mut rejection =
-                    Rejection::new(RejectReason::IdConflict, Some("id"), conflict());
-                rejection.id = id;
-                self.rejections.push((token, rejection));
+                let rejection = Rejection::new(RejectReason::IdConflict, Some("id"), conflict());
+                self.rejections.push((token, rejection.with_id(id)));
             }
             Some(First::NotStored(reason)) => {
-                self.ledger.settle(token, id, Fate::Refused(*reason));
+                self.ledger.settle(token, Some(id), Fate::Refused(*reason));
             }
             None => {
                 debug_assert!(false, "no event {ordinal} comes first");
-                self.ledger.settle(token, id, Fate::Refused(RefuseReason::Unavailable));
+                self.ledger.settle(token, Some(id), Fate::Refused(RefuseReason::Unavailable));
             }
         }
     }
@@ -228,19 +222,30 @@ impl<'a> Request<'a> {
     /// Queues the rejection: it is final once the rejected log has it.
     fn reject(
         &mut self,
-        candidate: Candidate,
+        candidate: Candidate<'_>,
         reason: RejectReason,
         field: Option<&str>,
         message: String,
     ) {
-        let token = candidate.token;
-        let known = self.again(&token, |event| rejection(event, reason, field, message.clone()));
-        let rejection = known.unwrap_or_else(|| Rejection::new(reason, field, message));
+        let Candidate { token, id, .. } = candidate;
+        // The event was good, so this gives it again; it is seldom needed, and then as a whole.
+        let context = ParseContext {
+            school_id: &self.credential.school_id,
+            received_at: self.received_at,
+            batch_sent_at: self.batch.sent_at,
+            max_age: None,
+            max_future: Duration::MAX,
+            max_event_bytes: usize::MAX,
+        };
+        let rejection = match EventReader::new().read(self.batch.raw(token.index()), &context) {
+            Ok(event) => rejection(&event, reason, field, message),
+            Err(_no_longer_good) => Rejection::new(reason, field, message).with_id(id.text()),
+        };
         self.rejections.push((token, rejection));
     }
 
-    pub(super) fn refuse(&mut self, candidate: Candidate, reason: RefuseReason) {
-        let id = self.client_id(&candidate.token);
+    pub(super) fn refuse(&mut self, candidate: Candidate<'_>, reason: RefuseReason) {
+        let id = Some(candidate.id.text());
         if let Some(first) = self.first.get_mut(candidate.ordinal) {
             *first = First::NotStored(reason);
         }
@@ -279,5 +284,9 @@ fn conflict() -> String {
 
 /// The id as the client knows it.
 pub(crate) fn client_id(event: &EventRef<'_>) -> String {
-    event.original_id.as_deref().map_or_else(|| event.id.to_string(), str::to_owned)
+    as_sent(event.id, event.original_id.as_deref())
+}
+
+fn as_sent(id: EventId, original: Option<&str>) -> String {
+    original.map_or_else(|| id.to_string(), str::to_owned)
 }
