@@ -74,6 +74,12 @@ enum Suite {
         #[arg(long, default_value_t = 3)]
         pairs: u64,
     },
+    /// The index of seen events alone
+    Index {
+        /// A Redis server, to measure the index that nodes share
+        #[arg(long, value_name = "HOST:PORT")]
+        redis: Option<String>,
+    },
     /// The floor server itself; prints its address
     #[command(hide = true)]
     Floor {
@@ -124,6 +130,7 @@ async fn main() -> Result<()> {
             report::machine(&parts.binary)?;
             flood::run(&parts.binary, &parts.kafka, folder.path(), pairs).await
         }
+        Suite::Index { redis } => index::measure(folder.path(), redis.as_deref()).await,
         Suite::Ingest { parts, quick, flamegraph } => {
             report::machine(&parts.binary)?;
             let Parts { binary, kafka, broker } = &parts;

@@ -193,7 +193,7 @@ pub enum Error {
         /// The store's folder.
         path: PathBuf,
         /// Why not.
-        source: Box<fjall::Error>,
+        source: Arc<fjall::Error>,
     },
     /// A write failed earlier, and nothing is written after a failed write.
     #[error("the log in {} has stopped: {reason}", path.display())]

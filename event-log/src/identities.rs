@@ -5,32 +5,36 @@
 //!
 //! One entry at a time costs the store 4 µs of CPU, journal, memtable and flush together; measured,
 //! that is four times what the records themselves cost. So a run is one value, the newest entries
-//! are a hash table, and when that is full it is sorted and written as one table of the store.
-//! A crash in between finds the runs and fills the hash table again.
+//! are a hash table, and when that is full it is sorted and written as one table of another store.
+//! The runs go once that is durable; after a crash those that are left fill the hash table again.
 //!
-//! A look-up asks a filter first, which knows that nearly every identity is new.
+//! Nearly every identity that is looked up is new. Each part of the index has a filter that knows
+//! most of those: the hash table that is being filled, the one that is being written, and every
+//! generation on disk. The filters are asked without a lock.
 //!
 //! Always true: an entry lives for at least the horizon, unless there are more entries than may be;
-//! it goes with its generation, without rewriting; memory is bounded by [`OVERFULL`] entries. Steps
-//! of the clock cannot lose entries: a generation ends when the next begins, and one that begins
-//! in the future is filled until that future has passed.
+//! it goes with its generation, without rewriting; memory is [`OVERFULL`] entries and 3 bytes for
+//! each on disk. Steps of the clock cannot lose entries: a generation ends when the next begins, and
+//! one that begins in the future is filled until that future has passed.
 //! Not here: when a batch is durable (whoever commits it), and threads.
 
+mod filter;
+mod generations;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use chalkstream_schemas::{ContentHash, EventIdentity};
-use fjall::compaction::Leveled;
-use fjall::config::CompressionPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
-use crate::filter::{Filling, Filter};
+use self::filter::Filter;
+use self::generations::Generations;
 
-const PREFIX: &str = "seen-";
 const RUNS: &str = "runs-of-seen";
 
 /// Entries in memory that make a table of the store: somewhat fewer than what 2^19 places hold, so
@@ -76,29 +80,48 @@ pub(crate) struct Identities {
     db: Database,
     limits: Limits,
     runs: Keyspace,
-    generations: RwLock<Vec<Generation>>,
-    /// Before all of it. Asked without a lock: nearly every identity is new.
-    filter: ArcSwap<Filter>,
+    generations: Generations,
     recent: RwLock<Recent>,
+    /// Of all parts, newest first. Asked without a lock.
+    filters: ArcSwap<Vec<Arc<Filter>>>,
     sealing: AtomicBool,
-    /// What inserts old entries into the filter.
-    filling: Mutex<Filling>,
+    room: Mutex<Room>,
 }
 
-#[derive(Clone)]
-struct Generation {
-    since_ms: u64,
-    entries: Keyspace,
-    count: u64,
+/// What the last seal needed and the next needs again: memory that is given back and asked for again
+/// ends up in pieces.
+#[derive(Default)]
+struct Room {
+    table: Table,
+    entries: Vec<Entry>,
 }
 
 /// What is not in a table of the store yet. Who adds to it adds to the filter first.
 struct Recent {
-    filling: Table,
+    filling: Layer,
     /// The newest run in `filling`.
     through: u64,
     /// What is being written, and the newest run in it.
-    sealed: Option<(Arc<Table>, u64)>,
+    sealed: Option<(Arc<Layer>, u64)>,
+}
+
+/// Entries in memory and their filter.
+struct Layer {
+    table: Table,
+    filter: Arc<Filter>,
+}
+
+impl Layer {
+    /// A layer with nothing in it yet.
+    fn new(table: Table) -> Self {
+        Self { table, filter: Arc::new(Filter::new(SEAL_AT as u64)) }
+    }
+
+    fn extend(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        for (identity, content) in entries {
+            self.table.entry(identity).or_insert(content);
+        }
+    }
 }
 
 /// What memory knows about some identities.
@@ -110,38 +133,38 @@ pub(crate) struct Known {
 }
 
 impl Identities {
-    /// Opens what there is.
-    pub(crate) fn open(db: &Database, limits: Limits) -> fjall::Result<Self> {
-        let mut generations = Vec::new();
-        for name in db.list_keyspace_names() {
-            if let Some(since_ms) = name.strip_prefix(PREFIX).and_then(|text| text.parse().ok()) {
-                let entries = db.keyspace(&name, options)?;
-                let count = entries.approximate_len() as u64;
-                generations.push(Generation { since_ms, entries, count });
-            }
-        }
-        generations.sort_by_key(|generation| generation.since_ms);
-        let runs = db.keyspace(RUNS, options)?;
-        let filter = Arc::new(Filter::new());
-        let mut recent = Recent { filling: Table::new(), through: 0, sealed: None };
+    /// Opens what there is: runs in this store, tables in this folder.
+    pub(crate) fn open(db: &Database, tables: &Path, limits: Limits) -> fjall::Result<Self> {
+        let generations = Generations::open(tables, limits)?;
+        let runs = db.keyspace(RUNS, KeyspaceCreateOptions::default)?;
+        let mut recent = Recent { filling: Layer::new(Table::new()), through: 0, sealed: None };
         for run in runs.iter() {
             let (key, value) = run.into_inner()?;
             recent.through =
                 key.first_chunk().map_or(recent.through, |key| u64::from_be_bytes(*key));
             recent.filling.extend(value.chunks_exact(ENTRY_BYTES).filter_map(parse));
         }
-        filter.insert(recent.filling.keys());
-        let filling = Mutex::new(Filling::start(Arc::clone(&filter), stored(&generations)));
-        Ok(Self {
+        recent.filling.filter.insert(recent.filling.table.keys());
+        let index = Self {
             db: db.clone(),
             limits,
             runs,
-            generations: RwLock::new(generations),
-            filter: ArcSwap::new(filter),
+            generations,
             recent: RwLock::new(recent),
+            filters: ArcSwap::default(),
             sealing: AtomicBool::new(false),
-            filling,
-        })
+            room: Mutex::default(),
+        };
+        index.publish(&index.recent.read());
+        Ok(index)
+    }
+
+    /// Lets look-ups see the filters of all parts that there are now.
+    fn publish(&self, recent: &Recent) {
+        let sealed = recent.sealed.iter().map(|(layer, _)| Arc::clone(&layer.filter));
+        let memory = std::iter::once(Arc::clone(&recent.filling.filter)).chain(sealed);
+        let disk = self.generations.filters().into_iter().rev();
+        self.filters.store(Arc::new(memory.chain(disk).collect()));
     }
 
     /// The newest run that is still kept as one.
@@ -166,16 +189,14 @@ impl Identities {
     pub(crate) fn applied(&self, run: u64, entries: &[Entry]) -> bool {
         let mut recent = self.recent.write();
         recent.through = recent.through.max(run);
-        self.filter.load().insert(entries.iter().map(|(identity, _)| identity));
-        for (identity, content) in entries {
-            recent.filling.entry(*identity).or_insert(*content);
-        }
-        recent.filling.len() >= SEAL_AT && !self.sealing.load(Ordering::Acquire)
+        recent.filling.filter.insert(entries.iter().map(|(identity, _)| identity));
+        recent.filling.extend(entries.iter().copied());
+        recent.filling.table.len() >= SEAL_AT && !self.sealing.load(Ordering::Acquire)
     }
 
     /// Whether whoever adds must wait for a seal.
     pub(crate) fn is_overfull(&self) -> bool {
-        self.sealing.load(Ordering::Acquire) && self.recent.read().filling.len() >= OVERFULL
+        self.sealing.load(Ordering::Acquire) && self.recent.read().filling.table.len() >= OVERFULL
     }
 
     /// Writes what is in memory as a table of the generation of this time. Blocks for long.
@@ -189,38 +210,40 @@ impl Identities {
     }
 
     fn seal_alone(&self, now_ms: u64) -> fjall::Result<()> {
+        let Room { table, mut entries } = std::mem::take(&mut *self.room.lock());
         // What failed to be written before is still there, and goes first.
-        let (table, through) = {
+        let (layer, through) = {
             let mut recent = self.recent.write();
             if recent.sealed.is_none() {
-                // The next one will be as large: it need not grow step by step.
-                let next = Table::with_capacity(recent.filling.len().min(SEAL_AT));
-                let table = std::mem::replace(&mut recent.filling, next);
-                recent.sealed = Some((Arc::new(table), recent.through));
+                let next = Layer::new(table);
+                let layer = std::mem::replace(&mut recent.filling, next);
+                recent.sealed = Some((Arc::new(layer), recent.through));
+                // Nobody adds meanwhile: what is added from here on is in the filter that is seen.
+                self.publish(&recent);
             }
             match &recent.sealed {
-                Some((table, through)) => (Arc::clone(table), *through),
+                Some((layer, through)) => (Arc::clone(layer), *through),
                 None => return Ok(()),
             }
         };
         // Copied, so that sorting and writing walk through memory instead of hopping in the table.
-        let mut entries: Vec<Entry> =
-            table.iter().map(|(identity, content)| (*identity, *content)).collect();
+        entries.extend(layer.table.iter().map(|(identity, content)| (*identity, *content)));
         // As numbers: the same order as of bytes, compared in one go.
         entries.sort_unstable_by_key(|(identity, _)| u128::from_be_bytes(*identity.as_bytes()));
-        let count = entries.len() as u64;
-        let generation = self.current(now_ms, count)?;
-        let mut ingestion = generation.start_ingestion()?;
-        for (identity, content) in entries {
-            ingestion.write(identity.as_bytes().as_slice(), content.as_bytes().as_slice())?;
+        self.generations.write(now_ms, &entries)?;
+        {
+            let mut recent = self.recent.write();
+            recent.sealed = None;
+            self.publish(&recent);
         }
-        ingestion.finish()?;
-        if let Some(newest) = self.generations.write().last_mut() {
-            newest.count += count;
+        if let Some(mut layer) = Arc::into_inner(layer) {
+            layer.table.clear();
+            entries.clear();
+            *self.room.lock() = Room { table: layer.table, entries };
         }
-        self.recent.write().sealed = None;
         self.remove_runs(through)?;
-        self.drop_beyond(self.limits.max_entries)
+        self.after_drop(self.generations.drop_beyond_limit()?);
+        Ok(())
     }
 
     fn remove_runs(&self, through: u64) -> fjall::Result<()> {
@@ -237,37 +260,20 @@ impl Identities {
         }
     }
 
-    /// The generation to write so many into at this time. A clock that was set back stays in the
-    /// newest.
-    fn current(&self, now_ms: u64, more: u64) -> fjall::Result<Keyspace> {
-        let share = self.limits.max_entries / GENERATIONS;
-        let since_ms = match self.generations.read().last() {
-            None => now_ms,
-            Some(newest) => {
-                let full = newest.count > 0 && newest.count.saturating_add(more) > share;
-                let ended = now_ms >= newest.since_ms.saturating_add(self.limits.span_ms());
-                if !full && !ended {
-                    return Ok(newest.entries.clone());
-                }
-                // A name of its own, whatever the clock says.
-                now_ms.max(newest.since_ms.saturating_add(1))
-            }
-        };
-        let entries = self.db.keyspace(&format!("{PREFIX}{since_ms}"), options)?;
-        let generation = Generation { since_ms, entries: entries.clone(), count: 0 };
-        self.generations.write().push(generation);
-        Ok(entries)
-    }
-
     /// What memory knows; blocks for nothing. An entry that was applied before whoever asks got its
-    /// turn is in the filter that is loaded here, though a filter may have been begun anew meanwhile:
-    /// what is applied after that is in the new one, and what was before in both.
+    /// turn is in one of the filters that are loaded here: it moves to the next part, and into its
+    /// filter, before it leaves the last.
     pub(crate) fn recall(&self, identities: &[EventIdentity]) -> Known {
-        let filter = self.filter.load();
-        let complete = filter.is_complete();
-        let may_be_known = |identity| !complete || !filter.absent(identity);
+        let mut may_be_known = vec![false; identities.len()];
+        for filter in self.filters.load().iter() {
+            if !filter.is_complete() {
+                may_be_known.fill(true);
+                break;
+            }
+            filter.mark(identities, &mut may_be_known);
+        }
         let mut unsure: Vec<usize> =
-            (0..).zip(identities).filter(|(_, id)| may_be_known(id)).map(|(at, _)| at).collect();
+            (0..).zip(may_be_known).filter(|(_, known)| *known).map(|(place, _)| place).collect();
         let mut found = vec![None; identities.len()];
         if !unsure.is_empty() {
             let recent = self.recent.read();
@@ -276,8 +282,9 @@ impl Identities {
                 else {
                     return false;
                 };
-                let sealed = || recent.sealed.as_ref().and_then(|(table, _)| table.get(identity));
-                *found = recent.filling.get(identity).or_else(sealed).copied();
+                let sealed =
+                    || recent.sealed.as_ref().and_then(|(layer, _)| layer.table.get(identity));
+                *found = recent.filling.table.get(identity).or_else(sealed).copied();
                 found.is_none()
             });
         }
@@ -293,88 +300,27 @@ impl Identities {
         known: Known,
     ) -> fjall::Result<Vec<Option<ContentHash>>> {
         let Known { mut found, unsure } = known;
-        let generations = self.generations.read().clone();
-        for place in unsure {
-            let (Some(identity), Some(found)) = (identities.get(place), found.get_mut(place))
-            else {
-                continue;
-            };
-            for generation in generations.iter().rev() {
-                let entry = generation.entries.get(identity.as_bytes())?;
-                *found = entry
-                    .and_then(|entry| entry.first_chunk().copied())
-                    .map(ContentHash::from_bytes);
-                if found.is_some() {
-                    break;
-                }
-            }
-        }
+        self.generations.look_up(identities, unsure, &mut found)?;
         Ok(found)
-    }
-
-    /// Begins a filter anew, without what was forgotten.
-    fn renew_filter(&self) {
-        // Held throughout: of two that begin anew, the filter in use is the one that is filled.
-        let mut filling = self.filling.lock();
-        let filter = Arc::new(Filter::new());
-        {
-            // Nobody adds meanwhile.
-            let recent = self.recent.write();
-            let sealed = recent.sealed.iter().flat_map(|(table, _)| table.keys());
-            filter.insert(recent.filling.keys().chain(sealed));
-            self.filter.store(Arc::clone(&filter));
-        }
-        // What is sealed from here on is in the filter already.
-        let stored = stored(&self.generations.read());
-        *filling = Filling::start(filter, stored);
     }
 
     /// Forgets generations that hold nothing written at `before_ms` or later.
     pub(crate) fn drop_before(&self, before_ms: u64) -> fjall::Result<()> {
-        let span_ms = self.limits.span_ms();
-        self.drop_while(|generations| {
-            let ended_ms = match generations {
-                [_, next, ..] => next.since_ms,
-                [newest] => newest.since_ms.saturating_add(span_ms),
-                [] => return false,
-            };
-            ended_ms <= before_ms
-        })
-    }
-
-    /// Forgets the oldest generations while there are more entries than that.
-    fn drop_beyond(&self, max_entries: u64) -> fjall::Result<()> {
-        self.drop_while(|generations| {
-            let entries: u64 = generations.iter().map(|generation| generation.count).sum();
-            generations.len() > 1 && entries > max_entries
-        })
-    }
-
-    fn drop_while(&self, oldest_goes: impl Fn(&[Generation]) -> bool) -> fjall::Result<()> {
-        let mut dropped = false;
-        loop {
-            let oldest = {
-                let mut generations = self.generations.write();
-                if !oldest_goes(&generations) {
-                    break;
-                }
-                generations.remove(0)
-            };
-            dropped = true;
-            self.db.delete_keyspace(oldest.entries)?;
-        }
-        if dropped {
-            self.renew_filter();
-        }
+        self.after_drop(self.generations.drop_before(before_ms)?);
         Ok(())
+    }
+
+    fn after_drop(&self, dropped: bool) {
+        if dropped {
+            self.publish(&self.recent.read());
+        }
     }
 
     /// Entries that are kept, about.
     pub(crate) fn len(&self) -> u64 {
-        let sealed: u64 = self.generations.read().iter().map(|generation| generation.count).sum();
         let recent = self.recent.read();
-        let sealing = recent.sealed.as_ref().map_or(0, |(table, _)| table.len());
-        sealed + (recent.filling.len() + sealing) as u64
+        let sealing = recent.sealed.as_ref().map_or(0, |(layer, _)| layer.table.len());
+        self.generations.len() + (recent.filling.table.len() + sealing) as u64
     }
 }
 
@@ -382,13 +328,9 @@ impl std::fmt::Debug for Identities {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identities")
             .field("limits", &self.limits)
-            .field("filling", &self.recent.read().filling.len())
+            .field("filling", &self.recent.read().filling.table.len())
             .finish_non_exhaustive()
     }
-}
-
-fn stored(generations: &[Generation]) -> Vec<Keyspace> {
-    generations.iter().map(|generation| generation.entries.clone()).collect()
 }
 
 fn parse(entry: &[u8]) -> Option<Entry> {
@@ -397,95 +339,5 @@ fn parse(entry: &[u8]) -> Option<Entry> {
     Some((identity, ContentHash::from_bytes(*content.first_chunk()?)))
 }
 
-fn options() -> KeyspaceCreateOptions {
-    // Hashes do not compress, and most look-ups are for what is not there: the filters answer.
-    // Every table spans all hashes, so a merge rewrites all there is, for three times what an entry
-    // costs otherwise. A generation goes as a whole, and the filter knows most of what is new: better
-    // to look into all of its tables for the rest.
-    let merge_late = Leveled::default().with_l0_threshold(u8::MAX);
-    KeyspaceCreateOptions::default()
-        .data_block_compression_policy(CompressionPolicy::disabled())
-        .compaction_strategy(Arc::new(merge_late))
-        .expect_point_read_hits(false)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(number: u64) -> Entry {
-        let hash = *blake3::hash(&number.to_be_bytes()).as_bytes();
-        let (identity, content) = hash.split_first_chunk().unwrap();
-        let content = ContentHash::from_bytes(*content.first_chunk().unwrap());
-        (EventIdentity::from_bytes(*identity), content)
-    }
-
-    fn add(index: &Identities, run: u64, entries: &[Entry]) {
-        let mut batch = index.db.batch();
-        index.add(&mut batch, run, entries);
-        batch.commit().unwrap();
-        index.applied(run, entries);
-    }
-
-    fn lookup(index: &Identities, ids: &[EventIdentity]) -> Vec<Option<ContentHash>> {
-        index.complete(ids, index.recall(ids)).unwrap()
-    }
-
-    /// At every step of sealing, and after a crash at any of them, the same entries are found.
-    #[test]
-    fn sealing_moves_entries_and_loses_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Database::builder(folder.path()).open().unwrap();
-        let limits = Limits { horizon: Some(Duration::from_secs(4)), max_entries: u64::MAX };
-        let mut db = open();
-        let mut index = Identities::open(&db, limits).unwrap();
-        let entries: Vec<_> = (0..3_000).map(entry).collect();
-        let ids: Vec<_> = entries.iter().map(|(identity, _)| *identity).collect();
-        for (step, chunk) in entries.chunks(500).enumerate() {
-            let run = step as u64 + 1;
-            add(&index, run, chunk);
-            if step % 2 == 1 {
-                index.seal(1_000).unwrap();
-                // Sealed twice, as after a crash before the runs were removed.
-                add(&index, run, chunk);
-            }
-            if step % 3 == 2 {
-                drop(index);
-                drop(db);
-                db = open();
-                index = Identities::open(&db, limits).unwrap();
-            }
-            let found = lookup(&index, &ids);
-            let known = (step + 1) * 500;
-            for (at, (found, (_, content))) in found.iter().zip(&entries).enumerate() {
-                assert_eq!(*found, (at < known).then_some(*content), "entry {at} in step {step}");
-            }
-        }
-        index.seal(1_000).unwrap();
-        assert_eq!(index.runs.iter().count(), 0, "what is sealed is kept once");
-        assert!(index.len() >= 3_000, "what was sealed twice may count twice");
-        index.drop_before(2_000).unwrap();
-        assert!(lookup(&index, &ids).iter().all(Option::is_none));
-        assert_eq!(index.len(), 0);
-    }
-
-    /// Beyond the limit the oldest go; a clock that is set back or forth loses nothing else.
-    #[test]
-    fn entries_are_bounded_and_the_oldest_go_first() {
-        let folder = tempfile::tempdir().unwrap();
-        let db = Database::builder(folder.path()).open().unwrap();
-        let limits = Limits { horizon: Some(Duration::from_secs(3_600)), max_entries: 4_000 };
-        let index = Identities::open(&db, limits).unwrap();
-        let entries: Vec<_> = (0..20_000).map(entry).collect();
-        let clock = [10_000_000, 6_400_000, 10_000_500, 90_000_000, 10_001_000];
-        for (step, chunk) in entries.chunks(500).enumerate() {
-            add(&index, step as u64 + 1, chunk);
-            index.seal(clock[step % clock.len()]).unwrap();
-            assert!(index.len() <= 4_000, "{} in step {step}", index.len());
-            let recent = entries[..(step + 1) * 500].iter().rev().take(2_500);
-            let (recent, contents): (Vec<_>, Vec<_>) =
-                recent.map(|entry| (entry.0, Some(entry.1))).unzip();
-            assert_eq!(lookup(&index, &recent), contents, "in step {step}");
-        }
-    }
-}
+mod tests;

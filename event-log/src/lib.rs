@@ -16,7 +16,6 @@ pub mod conformance;
 pub mod control;
 pub mod embedded;
 mod error;
-mod filter;
 mod identities;
 pub mod intake;
 pub mod kafka;

@@ -86,7 +86,7 @@ impl Store {
         let kept = if crashed { keep_journal(&store_path, &kept_path)? } else { None };
 
         let db = open_database(&store_path, options.cache_bytes)?;
-        let keyspaces = Keyspaces::open(&db, options.index_span)
+        let keyspaces = Keyspaces::open(&db, &path.join("seen"), options.index_span)
             .map_err(|source| store_error("open the keyspaces", &store_path)(source))?;
         let acknowledged_commit = acknowledged.map_or(0, |state| state.commit);
         let (identity, commit) = keyspaces.identity(&db, options, acknowledged_commit, kept)?;
@@ -159,7 +159,7 @@ struct Keyspaces {
 }
 
 impl Keyspaces {
-    fn open(db: &Database, index_span: Option<Duration>) -> fjall::Result<Self> {
+    fn open(db: &Database, seen: &Path, index_span: Option<Duration>) -> fjall::Result<Self> {
         let small = || KeyspaceCreateOptions::default().max_memtable_size(4 << 20);
         // Batches are compressed already, and separated from their keys they are written once:
         // compaction moves keys alone.
@@ -167,12 +167,13 @@ impl Keyspaces {
             .compression(fjall::CompressionType::None)
             .separation_threshold(512);
         let records = || KeyspaceCreateOptions::default().with_kv_separation(Some(separated));
+        let limits = Limits { horizon: index_span, max_entries: u64::MAX };
         Ok(Self {
             meta: db.keyspace("meta", small)?,
             records: db.keyspace("records", records)?,
             groups: db.keyspace("groups", small)?,
             // As many as there are records: the log is bounded by its retention.
-            seen: Identities::open(db, Limits { horizon: index_span, max_entries: u64::MAX })?,
+            seen: Identities::open(db, seen, limits)?,
         })
     }
 
@@ -351,7 +352,7 @@ pub(super) fn damaged(path: &Path, detail: &str) -> Error {
 
 fn store_error(doing: &'static str, path: &Path) -> impl FnOnce(fjall::Error) -> Error + use<> {
     let path = path.to_owned();
-    move |source| Error::Store { doing, path, source: Box::new(source) }
+    move |source| Error::Store { doing, path, source: Arc::new(source) }
 }
 
 /// Shares a store between the threads that use it.
