@@ -2,7 +2,7 @@
 //!
 //! Always true: an identity has at most one holder; it is free again when its [`Reserved`] drops,
 //! however its request ended; waiting needs no lock and holds nothing; no lock is shared by all
-//! requests (64 shards, each held for one look-up).
+//! requests (64 shards), and a request takes each once.
 //! Not here: what was committed before (`SeenIndex`), and what to do about either
 //! ([`crate::pipeline`]).
 
@@ -42,21 +42,20 @@ impl Reservations {
         identities: &[EventIdentity],
     ) -> (Reserved, Vec<Option<Contested>>) {
         let holder = Arc::new(Holder { released: watch::Sender::new(false) });
-        let mut ours = Vec::with_capacity(identities.len());
-        let contested = identities
-            .iter()
-            .map(|identity| {
-                let mut shard = self.shard(identity).lock();
-                match shard.entry(*identity) {
-                    Entry::Vacant(free) => {
-                        free.insert(Arc::clone(&holder));
-                        ours.push(*identity);
-                        None
-                    }
-                    Entry::Occupied(held) => Some(Contested(held.get().released.subscribe())),
+        let mut contested = Vec::new();
+        contested.resize_with(identities.len(), || None);
+        self.each_shard(identities, |shard, place, identity| match shard.entry(identity) {
+            Entry::Vacant(free) => {
+                free.insert(Arc::clone(&holder));
+            }
+            Entry::Occupied(held) => {
+                if let Some(contested) = contested.get_mut(place) {
+                    *contested = Some(Contested(held.get().released.subscribe()));
                 }
-            })
-            .collect();
+            }
+        });
+        let free = identities.iter().zip(&contested).filter(|(_, holder)| holder.is_none());
+        let ours = free.map(|(identity, _)| *identity).collect();
         (Reserved { reservations: Arc::clone(self), holder, identities: ours }, contested)
     }
 
@@ -65,11 +64,31 @@ impl Reservations {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    fn shard(&self, identity: &EventIdentity) -> &Shard {
+    /// Calls back with every identity, its place, and its shard, one shard after another.
+    fn each_shard(
+        &self,
+        identities: &[EventIdentity],
+        mut each: impl FnMut(&mut HashMap<EventIdentity, Arc<Holder>>, usize, EventIdentity),
+    ) {
         // An identity is a hash already: any byte of it is spread evenly.
-        let [first, ..] = *identity.as_bytes();
-        let [last, ..] = &self.shards;
-        self.shards.get(usize::from(first) % SHARDS).unwrap_or(last)
+        let shard_of = |identity: &EventIdentity| {
+            let [first, ..] = *identity.as_bytes();
+            usize::from(first) % SHARDS
+        };
+        let mut order: Vec<_> =
+            (0..).zip(identities).map(|(place, identity)| (shard_of(identity), place)).collect();
+        order.sort_unstable();
+        for group in order.chunk_by(|(a, _), (b, _)| a == b) {
+            let Some(shard) = group.first().and_then(|(shard, _)| self.shards.get(*shard)) else {
+                continue;
+            };
+            let mut shard = shard.lock();
+            for (_, place) in group {
+                if let Some(identity) = identities.get(*place) {
+                    each(&mut shard, *place, *identity);
+                }
+            }
+        }
     }
 }
 
@@ -90,9 +109,9 @@ impl Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        for identity in &self.identities {
-            self.reservations.shard(identity).lock().remove(identity);
-        }
+        self.reservations.each_shard(&self.identities, |shard, _, identity| {
+            shard.remove(&identity);
+        });
         // After the ids are free: who wakes up may reserve them.
         self.holder.released.send_replace(true);
     }

@@ -182,14 +182,7 @@ impl Pipeline {
     ) -> Vec<(Candidate<'c>, Contested)> {
         let identities = waiting.iter().map(|candidate| candidate.identity).collect::<Vec<_>>();
         let (reserved, holders) = self.reservations.reserve(&identities);
-        let mut ours = Vec::with_capacity(waiting.len());
-        let mut contested = Vec::new();
-        for (candidate, holder) in waiting.into_iter().zip(holders) {
-            match holder {
-                None => ours.push(candidate),
-                Some(holder) => contested.push((candidate, holder)),
-            }
-        }
+        let (ours, contested) = sort_out(waiting, holders);
         let new =
             self.not_seen(request, ours, reserved.identities()).instrument(part!("dedupe")).await;
         let new = self.within_limits(request, new).await;
@@ -233,12 +226,9 @@ impl Pipeline {
             }
             Err(error) => return self.refuse_unseen(request, ours, &chain(&error)),
         };
-        let mut new = Vec::with_capacity(ours.len());
-        for (candidate, found) in ours.into_iter().zip(found) {
-            match found {
-                None => new.push(candidate),
-                Some(content) => request.settle_seen(candidate, content),
-            }
+        let (new, seen) = sort_out(ours, found);
+        for (candidate, content) in seen {
+            request.settle_seen(candidate, content);
         }
         new
     }
@@ -270,15 +260,9 @@ impl Pipeline {
         let Request { credential, received_at, held, .. } = request;
         let learners = new.iter().map(|candidate| candidate.learner);
         let verdicts = self.limits.take(limits, credential, *received_at, learners, held).await;
-        if verdicts.is_empty() {
-            return new;
-        }
-        let mut within = Vec::with_capacity(new.len());
-        for (candidate, verdict) in new.into_iter().zip(verdicts) {
-            match verdict {
-                None => within.push(candidate),
-                Some(reason) => request.refuse(candidate, reason),
-            }
+        let (within, over) = sort_out(new, verdicts);
+        for (candidate, reason) in over {
+            request.refuse(candidate, reason);
         }
         within
     }
@@ -396,6 +380,26 @@ impl Pipeline {
         let kept = self.append_rejections(request, &rejections).await;
         request.settle_rejections(rejections, kept);
     }
+}
+
+/// Those that nothing was found about, and the others with what was found. Nearly always nothing
+/// was, and then nothing moves.
+fn sort_out<'c, T>(
+    all: Vec<Candidate<'c>>,
+    found: Vec<Option<T>>,
+) -> (Vec<Candidate<'c>>, Vec<(Candidate<'c>, T)>) {
+    if found.iter().all(Option::is_none) {
+        return (all, Vec::new());
+    }
+    let mut rest = Vec::with_capacity(all.len());
+    let mut others = Vec::new();
+    for (candidate, found) in all.into_iter().zip(found) {
+        match found {
+            None => rest.push(candidate),
+            Some(found) => others.push((candidate, found)),
+        }
+    }
+    (rest, others)
 }
 
 /// Writes an event's key and record, and says where.

@@ -134,6 +134,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Visits the members of the object that stands here; `member` must read the value.
+    #[inline]
     pub(crate) fn object(
         &mut self,
         mut member: impl FnMut(&mut Self, Key<'a>) -> Result<(), Broken>,
@@ -203,6 +204,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads one value.
+    #[inline(always)]
     pub(crate) fn value(&mut self) -> Result<Value<'a>, Broken> {
         self.skip_space();
         let start = self.at;
@@ -304,7 +306,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the string that stands here.
+    /// Reads the string that stands here. Inlined, as is [`Reader::value`]: what they return is
+    /// large, and would be copied from one place in memory to the next.
+    #[inline(always)]
     fn string(&mut self) -> Result<Cow<'a, str>, Broken> {
         self.at += 1;
         let start = self.at;
@@ -313,6 +317,12 @@ impl<'a> Reader<'a> {
             self.at += 1;
             return Ok(Cow::Borrowed(text));
         }
+        self.escaped(start).map(Cow::Owned)
+    }
+
+    /// Reads on from the first escape of the string that starts there.
+    #[cold]
+    fn escaped(&mut self, start: usize) -> Result<String, Broken> {
         let mut text = String::from(self.since(start));
         loop {
             self.at += 1;
@@ -322,7 +332,7 @@ impl<'a> Reader<'a> {
             text.push_str(self.since(start));
             if stop == b'"' {
                 self.at += 1;
-                return Ok(Cow::Owned(text));
+                return Ok(text);
             }
         }
     }

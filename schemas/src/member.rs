@@ -25,7 +25,7 @@ pub(crate) struct Member<'a> {
 }
 
 impl<'a> Member<'a> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(reader: &mut Reader<'a>, key: Key<'a>) -> Result<Self, Broken> {
         reader.skip_space();
         let start = reader.at();
