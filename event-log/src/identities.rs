@@ -13,8 +13,8 @@
 //! generation on disk. The filters are asked without a lock.
 //!
 //! Always true: an entry lives for at least the horizon, unless there are more entries than may be;
-//! it goes with its generation, without rewriting; memory is [`OVERFULL`] entries and 3 bytes for
-//! each on disk. Steps of the clock cannot lose entries: a generation ends when the next begins, and
+//! it goes with its generation, without rewriting; memory is a few times [`OVERFULL`] entries and 3 bytes for
+//! each that the generations on disk have room for. Steps of the clock cannot lose entries: a generation ends when the next begins, and
 //! one that begins in the future is filled until that future has passed.
 //! Not here: when a batch is durable (whoever commits it), and threads.
 
@@ -204,9 +204,8 @@ impl Identities {
         if self.sealing.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let sealed = self.seal_alone(now_ms);
-        self.sealing.store(false, Ordering::Release);
-        sealed
+        let _ends = Sealing(&self.sealing);
+        self.seal_alone(now_ms)
     }
 
     fn seal_alone(&self, now_ms: u64) -> fjall::Result<()> {
@@ -242,8 +241,7 @@ impl Identities {
             *self.room.lock() = Room { table: layer.table, entries };
         }
         self.remove_runs(through)?;
-        self.after_drop(self.generations.drop_beyond_limit()?);
-        Ok(())
+        self.forget(|generations| generations.drop_beyond_limit())
     }
 
     fn remove_runs(&self, through: u64) -> fjall::Result<()> {
@@ -306,14 +304,14 @@ impl Identities {
 
     /// Forgets generations that hold nothing written at `before_ms` or later.
     pub(crate) fn drop_before(&self, before_ms: u64) -> fjall::Result<()> {
-        self.after_drop(self.generations.drop_before(before_ms)?);
-        Ok(())
+        self.forget(|generations| generations.drop_before(before_ms))
     }
 
-    fn after_drop(&self, dropped: bool) {
-        if dropped {
-            self.publish(&self.recent.read());
-        }
+    fn forget(&self, drop: impl FnOnce(&Generations) -> fjall::Result<()>) -> fjall::Result<()> {
+        let dropped = drop(&self.generations);
+        // Of several that were to go, some may have gone before an error.
+        self.publish(&self.recent.read());
+        dropped
     }
 
     /// Entries that are kept, about.
@@ -321,6 +319,15 @@ impl Identities {
         let recent = self.recent.read();
         let sealing = recent.sealed.as_ref().map_or(0, |(layer, _)| layer.table.len());
         self.generations.len() + (recent.filling.table.len() + sealing) as u64
+    }
+}
+
+/// While this lives a seal is under way.
+struct Sealing<'a>(&'a AtomicBool);
+
+impl Drop for Sealing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

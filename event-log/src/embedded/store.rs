@@ -2,7 +2,8 @@
 //!
 //! Keys of `records`: topic `u8`, partition `u32`, base offset `u64`, big endian; values are
 //! batches. `meta` holds the log's identity and the number of the newest commit, `groups` the
-//! groups' offsets, `runs-of-seen` and `seen-N` the index of seen events. A commit writes all of them at once.
+//! groups' offsets, `runs-of-seen` the newest entries of the index of seen events. A commit writes
+//! all of them at once. The index's tables are a store of their own, in the folder `seen`.
 //!
 //! Always true: a store that opens holds every commit that was acknowledged; otherwise opening is
 //! an error that says what is lost and where the journals were kept.

@@ -2,12 +2,15 @@
 //!
 //! They have a store of their own: whoever writes a table holds that store's journal until several
 //! fsyncs are done, and what is acknowledged meanwhile must not wait for that.
-//! Always true: the oldest generation is the first; a generation goes as a whole, with its filter;
+//! Always true: the oldest generation is the first; a generation goes as a whole, with its filter, and
+//! not while it is written; there is always a newer one then, because a store without any forgets
+//! which ids of keyspaces were used, and takes a new one for the old one's remains;
 //! what is written into a generation is durable, and in its filter, before anyone is told to look
 //! there.
 //! Not here: what is in memory only.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -18,7 +21,7 @@ use fjall::config::{
     BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy,
 };
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::filter::Filter;
 use super::{Entry, Limits};
@@ -60,9 +63,13 @@ impl Generation {
 
 /// All generations of a store.
 pub(super) struct Generations {
-    db: Database,
+    folder: PathBuf,
+    /// Opened with the first generation: a log without identities, such as a spool, has none.
+    db: Mutex<Option<Database>>,
     limits: Limits,
     list: RwLock<Vec<Generation>>,
+    /// Held by whoever begins, writes or drops one.
+    changing: Mutex<()>,
     /// Inserts into the filters what an earlier process wrote.
     _filling: Filling,
 }
@@ -70,13 +77,16 @@ pub(super) struct Generations {
 impl Generations {
     /// Opens those of a folder.
     pub(super) fn open(folder: &Path, limits: Limits) -> fjall::Result<Self> {
-        let db = Database::builder(folder).worker_threads(1).open()?;
+        let db = folder.try_exists()?.then(|| open(folder)).transpose()?;
         let mut found = Vec::new();
-        for name in db.list_keyspace_names() {
-            if let Some(since_ms) = name.strip_prefix(PREFIX).and_then(|text| text.parse().ok()) {
-                let entries = db.keyspace(&name, options)?;
-                let count = entries.approximate_len() as u64;
-                found.push((since_ms, entries, count));
+        if let Some(db) = &db {
+            for name in db.list_keyspace_names() {
+                let since_ms = name.strip_prefix(PREFIX).and_then(|text| text.parse().ok());
+                if let Some(since_ms) = since_ms {
+                    let entries = db.keyspace(&name, options)?;
+                    let count = entries.approximate_len() as u64;
+                    found.push((since_ms, entries, count));
+                }
             }
         }
         found.sort_by_key(|(since_ms, ..)| *since_ms);
@@ -90,7 +100,14 @@ impl Generations {
         };
         let list: Vec<_> = found.into_iter().map(generation).collect();
         let filling = Filling::start(&list);
-        Ok(Self { db, limits, list: RwLock::new(list), _filling: filling })
+        Ok(Self {
+            folder: folder.to_owned(),
+            db: Mutex::new(db),
+            limits,
+            list: RwLock::new(list),
+            changing: Mutex::default(),
+            _filling: filling,
+        })
     }
 
     /// The filters of all generations: what is in none of them is not on disk.
@@ -128,6 +145,7 @@ impl Generations {
 
     /// Writes entries, sorted by identity, as one table into the generation of this time.
     pub(super) fn write(&self, now_ms: u64, entries: &[Entry]) -> fjall::Result<()> {
+        let _alone = self.changing.lock();
         let count = entries.len() as u64;
         let (keyspace, filter) = self.current(now_ms, count)?;
         let mut ingestion = keyspace.start_ingestion()?;
@@ -145,19 +163,28 @@ impl Generations {
     /// The generation to write so many into at this time. A clock that was set back stays in the
     /// newest.
     fn current(&self, now_ms: u64, more: u64) -> fjall::Result<(Keyspace, Arc<Filter>)> {
+        if let Some(newest) = self.list.read().last() {
+            let full = newest.count > 0 && newest.count.saturating_add(more) > newest.capacity;
+            if !full && now_ms < newest.since_ms.saturating_add(self.limits.span_ms()) {
+                return Ok((newest.entries.clone(), Arc::clone(&newest.filter)));
+            }
+        }
+        self.begin(now_ms, more)
+    }
+
+    /// Begins a generation for at least so many.
+    fn begin(&self, now_ms: u64, more: u64) -> fjall::Result<(Keyspace, Arc<Filter>)> {
         let (since_ms, before) = match self.list.read().last() {
             None => (now_ms, 0),
-            Some(newest) => {
-                let full = newest.count > 0 && newest.count.saturating_add(more) > newest.capacity;
-                let ended = now_ms >= newest.since_ms.saturating_add(self.limits.span_ms());
-                if !full && !ended {
-                    return Ok((newest.entries.clone(), Arc::clone(&newest.filter)));
-                }
-                // A name of its own, whatever the clock says.
-                (now_ms.max(newest.since_ms.saturating_add(1)), newest.count)
-            }
+            // A name of its own, whatever the clock says.
+            Some(newest) => (now_ms.max(newest.since_ms.saturating_add(1)), newest.count),
         };
-        let entries = self.db.keyspace(&format!("{PREFIX}{since_ms}"), options)?;
+        let mut db = self.db.lock();
+        let db = match &mut *db {
+            Some(db) => db,
+            None => db.insert(open(&self.folder)?),
+        };
+        let entries = db.keyspace(&format!("{PREFIX}{since_ms}"), options)?;
         let capacity = self.limits.next_capacity(before).max(more);
         let filter = Arc::new(Filter::new(capacity));
         let place = (entries.clone(), Arc::clone(&filter));
@@ -165,43 +192,54 @@ impl Generations {
         Ok(place)
     }
 
-    /// Forgets generations that hold nothing written at `before_ms` or later. True if there were
-    /// any.
-    pub(super) fn drop_before(&self, before_ms: u64) -> fjall::Result<bool> {
+    /// Forgets generations that hold nothing written at `before_ms` or later.
+    pub(super) fn drop_before(&self, before_ms: u64) -> fjall::Result<()> {
+        let _alone = self.changing.lock();
         let span_ms = self.limits.span_ms();
+        let ended = self.list.read().last().is_some_and(|newest| {
+            newest.count > 0 && newest.since_ms.saturating_add(span_ms) <= before_ms
+        });
+        if ended {
+            self.begin(before_ms, 0)?;
+        }
         self.drop_while(|generations| {
-            let ended_ms = match generations {
-                [_, next, ..] => next.since_ms,
-                [newest] => newest.since_ms.saturating_add(span_ms),
-                [] => return false,
-            };
-            ended_ms <= before_ms
+            generations.get(1).is_some_and(|next| next.since_ms <= before_ms)
         })
     }
 
-    /// Forgets the oldest generations while there are more entries than may be. True if there were
-    /// any.
-    pub(super) fn drop_beyond_limit(&self) -> fjall::Result<bool> {
+    /// Forgets the oldest generations while there are more entries than may be.
+    pub(super) fn drop_beyond_limit(&self) -> fjall::Result<()> {
+        let _alone = self.changing.lock();
         self.drop_while(|generations| {
             let entries: u64 = generations.iter().map(|generation| generation.count).sum();
-            generations.len() > 1 && entries > self.limits.max_entries
+            entries > self.limits.max_entries
         })
     }
 
-    fn drop_while(&self, oldest_goes: impl Fn(&[Generation]) -> bool) -> fjall::Result<bool> {
-        let mut dropped = false;
+    /// Drops the oldest while there is a newer one and this says so.
+    fn drop_while(&self, oldest_goes: impl Fn(&[Generation]) -> bool) -> fjall::Result<()> {
         loop {
             let oldest = {
                 let mut generations = self.list.write();
-                if !oldest_goes(&generations) {
-                    return Ok(dropped);
+                if generations.len() < 2 || !oldest_goes(&generations) {
+                    return Ok(());
                 }
                 generations.remove(0)
             };
-            dropped = true;
-            self.db.delete_keyspace(oldest.entries)?;
+            if let Some(db) = &*self.db.lock() {
+                db.delete_keyspace(oldest.entries)?;
+            }
         }
     }
+}
+
+fn open(folder: &Path) -> fjall::Result<Database> {
+    // A process that was killed while it made the store left one that holds nothing and cannot be
+    // opened.
+    if folder.try_exists()? && !folder.join("version").try_exists()? {
+        fs::remove_dir_all(folder)?;
+    }
+    Database::builder(folder).worker_threads(1).open()
 }
 
 impl Limits {
@@ -228,9 +266,13 @@ impl Filling {
         let generations = generations.to_vec();
         let work = move || {
             // A duplicate is most often one of the newest.
-            let filled = generations.iter().rev().try_for_each(|old| fill(old, &stopped));
-            if let Err(error) = filled {
-                tracing::warn!(%error, "the index of seen events goes on without a filter");
+            for generation in generations.into_iter().rev() {
+                if stopped.load(Ordering::Acquire) {
+                    return;
+                }
+                if let Err(error) = fill(&generation, &stopped) {
+                    tracing::warn!(%error, "the index of seen events goes on without a filter");
+                }
             }
         };
         let thread = std::thread::Builder::new().name("seen-filter".into()).spawn(work);

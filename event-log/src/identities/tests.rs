@@ -111,3 +111,31 @@ fn new_identities_are_known_to_be_new_without_the_store() {
         assert!(lookup(&index, &old).iter().all(Option::is_some), "restarted {restarted}");
     }
 }
+
+/// A store whose generations have all gone, several times and with restarts between, keeps what is
+/// written next.
+#[test]
+fn what_is_written_after_everything_was_forgotten_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { horizon: Some(Duration::from_secs(4)), max_entries: u64::MAX };
+    for round in 0..5 {
+        let entries: Vec<_> = (round * 100..(round + 1) * 100).map(entry).collect();
+        let ids: Vec<_> = entries.iter().map(|(identity, _)| *identity).collect();
+        let known: Vec<_> = entries.iter().map(|(_, content)| Some(*content)).collect();
+        let now_ms = round * 100_000;
+        for restart in 0..3 {
+            let db = Database::builder(folder.path().join("runs")).open().unwrap();
+            let index = Identities::open(&db, &folder.path().join("tables"), limits).unwrap();
+            if restart == 0 {
+                add(&index, index.newest_run() + 1, &entries);
+                index.seal(now_ms).unwrap();
+            }
+            assert_eq!(lookup(&index, &ids), known, "round {round}, restart {restart}");
+            if restart == 2 {
+                index.drop_before(now_ms + 10_000).unwrap();
+                assert!(lookup(&index, &ids).iter().all(Option::is_none));
+                assert_eq!(index.len(), 0);
+            }
+        }
+    }
+}

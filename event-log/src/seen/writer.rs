@@ -70,7 +70,8 @@ fn write(inner: &Arc<Inner>, waiting: &Receiver<Commit>) {
             // A caller that left does not matter.
             drop(answer.send(kept.clone()));
         }
-        if full {
+        // A seal that has not begun yet is not begun again.
+        if full && sealing.as_ref().is_none_or(JoinHandle::is_finished) {
             join(sealing.take());
             sealing = seal(inner, now_ms);
         }
