@@ -13,9 +13,10 @@
 //! generation on disk. The filters are asked without a lock.
 //!
 //! Always true: an entry lives for at least the horizon, unless there are more entries than may be;
-//! it goes with its generation, without rewriting; memory is a few times [`OVERFULL`] entries and 3 bytes for
-//! each that the generations on disk have room for. Steps of the clock cannot lose entries: a generation ends when the next begins, and
-//! one that begins in the future is filled until that future has passed.
+//! it goes with its generation, without rewriting; memory is a few times [`OVERFULL`] entries and
+//! 3 bytes for each that the generations on disk have room for. Steps of the clock cannot lose
+//! entries: a generation ends when the next begins, and one that begins in the future is filled until
+//! that future has passed.
 //! Not here: when a batch is durable (whoever commits it), and threads.
 
 mod filter;

@@ -2,11 +2,11 @@
 //!
 //! They have a store of their own: whoever writes a table holds that store's journal until several
 //! fsyncs are done, and what is acknowledged meanwhile must not wait for that.
-//! Always true: the oldest generation is the first; a generation goes as a whole, with its filter, and
-//! not while it is written; there is always a newer one then, because a store without any forgets
-//! which ids of keyspaces were used, and takes a new one for the old one's remains;
-//! what is written into a generation is durable, and in its filter, before anyone is told to look
-//! there.
+//! Always true: the oldest generation is the first; a generation goes as a whole, with its filter,
+//! not while it is written, and only after a newer one has begun: a store that is opened without any
+//! keyspace gives out ids again that were deleted, and takes what gets them for deleted at the next
+//! start. What is written into a generation is durable, and in its filter, before anyone is told to
+//! look there.
 //! Not here: what is in memory only.
 
 use std::fs;
@@ -29,7 +29,8 @@ use super::{Entry, Limits};
 const PREFIX: &str = "seen-";
 
 /// The first generation is made for so many entries, and each for [`GROWTH`] times what the one
-/// before held: the memory for filters, 3 bytes an entry, grows with what there is.
+/// before held: the memory for filters, 3 bytes for each that there is room for, grows with what
+/// there is.
 const FIRST: u64 = 1 << 20;
 const GROWTH: u64 = 4;
 
