@@ -21,6 +21,7 @@
 
 mod filter;
 mod generations;
+mod table;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,11 +31,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use chalkstream_schemas::{ContentHash, EventIdentity};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
-use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use self::filter::Filter;
 use self::generations::Generations;
+use self::table::Table;
 
 const RUNS: &str = "runs-of-seen";
 
@@ -53,8 +54,6 @@ const STEP: usize = 1_000;
 
 /// One acknowledged event.
 pub(crate) type Entry = (EventIdentity, ContentHash);
-
-type Table = HashMap<EventIdentity, ContentHash>;
 
 /// A horizon is made of so many generations; together they hold at most one more.
 const GENERATIONS: u64 = 4;
@@ -94,34 +93,33 @@ pub(crate) struct Identities {
 #[derive(Default)]
 struct Room {
     table: Table,
-    entries: Vec<Entry>,
+    sorted: Vec<Entry>,
 }
 
 /// What is not in a table of the store yet. Who adds to it adds to the filter first.
 struct Recent {
     filling: Layer,
-    /// The newest run in `filling`.
-    through: u64,
-    /// What is being written, and the newest run in it.
-    sealed: Option<(Arc<Layer>, u64)>,
+    /// What is being written.
+    sealed: Option<Arc<Layer>>,
 }
 
-/// Entries in memory and their filter.
+/// Entries in memory, their filter, and the runs that keep them.
 struct Layer {
     table: Table,
     filter: Arc<Filter>,
+    runs: Vec<u64>,
 }
 
 impl Layer {
     /// A layer with nothing in it yet.
     fn new(table: Table) -> Self {
-        Self { table, filter: Arc::new(Filter::new(SEAL_AT as u64)) }
+        Self { table, filter: Arc::new(Filter::new(SEAL_AT as u64)), runs: Vec::new() }
     }
 
-    fn extend(&mut self, entries: impl IntoIterator<Item = Entry>) {
-        for (identity, content) in entries {
-            self.table.entry(identity).or_insert(content);
-        }
+    fn add(&mut self, run: u64, entries: &[Entry]) {
+        self.filter.insert(entries.iter().map(|(identity, _)| identity));
+        entries.iter().for_each(|entry| self.table.insert(*entry));
+        self.runs.push(run);
     }
 }
 
@@ -138,20 +136,20 @@ impl Identities {
     pub(crate) fn open(db: &Database, tables: &Path, limits: Limits) -> fjall::Result<Self> {
         let generations = Generations::open(tables, limits)?;
         let runs = db.keyspace(RUNS, KeyspaceCreateOptions::default)?;
-        let mut recent = Recent { filling: Layer::new(Table::new()), through: 0, sealed: None };
+        let mut filling = Layer::new(Table::default());
         for run in runs.iter() {
             let (key, value) = run.into_inner()?;
-            recent.through =
-                key.first_chunk().map_or(recent.through, |key| u64::from_be_bytes(*key));
-            recent.filling.extend(value.chunks_exact(ENTRY_BYTES).filter_map(parse));
+            if let Some(run) = key.first_chunk() {
+                let entries: Vec<_> = value.chunks_exact(ENTRY_BYTES).filter_map(parse).collect();
+                filling.add(u64::from_be_bytes(*run), &entries);
+            }
         }
-        recent.filling.filter.insert(recent.filling.table.keys());
         let index = Self {
             db: db.clone(),
             limits,
             runs,
             generations,
-            recent: RwLock::new(recent),
+            recent: RwLock::new(Recent { filling, sealed: None }),
             filters: ArcSwap::default(),
             sealing: AtomicBool::new(false),
             room: Mutex::default(),
@@ -162,15 +160,15 @@ impl Identities {
 
     /// Lets look-ups see the filters of all parts that there are now.
     fn publish(&self, recent: &Recent) {
-        let sealed = recent.sealed.iter().map(|(layer, _)| Arc::clone(&layer.filter));
+        let sealed = recent.sealed.iter().map(|layer| Arc::clone(&layer.filter));
         let memory = std::iter::once(Arc::clone(&recent.filling.filter)).chain(sealed);
         let disk = self.generations.filters().into_iter().rev();
         self.filters.store(Arc::new(memory.chain(disk).collect()));
     }
 
-    /// The newest run that is still kept as one.
+    /// The newest run that is not in a table of the store, or being written there.
     pub(crate) fn newest_run(&self) -> u64 {
-        self.recent.read().through
+        self.recent.read().filling.runs.last().copied().unwrap_or_default()
     }
 
     /// Puts a run into the batch that makes it durable. Numbers of runs rise.
@@ -189,9 +187,9 @@ impl Identities {
     /// Makes a durable run visible. True once there is enough to [`seal`](Self::seal).
     pub(crate) fn applied(&self, run: u64, entries: &[Entry]) -> bool {
         let mut recent = self.recent.write();
-        recent.through = recent.through.max(run);
-        recent.filling.filter.insert(entries.iter().map(|(identity, _)| identity));
-        recent.filling.extend(entries.iter().copied());
+        if !entries.is_empty() {
+            recent.filling.add(run, entries);
+        }
         recent.filling.table.len() >= SEAL_AT && !self.sealing.load(Ordering::Acquire)
     }
 
@@ -210,53 +208,50 @@ impl Identities {
     }
 
     fn seal_alone(&self, now_ms: u64) -> fjall::Result<()> {
-        let Room { table, mut entries } = std::mem::take(&mut *self.room.lock());
+        let Room { table, mut sorted } = std::mem::take(&mut *self.room.lock());
         // What failed to be written before is still there, and goes first.
-        let (layer, through) = {
+        let layer = {
             let mut recent = self.recent.write();
-            if recent.sealed.is_none() {
-                let next = Layer::new(table);
-                let layer = std::mem::replace(&mut recent.filling, next);
-                recent.sealed = Some((Arc::new(layer), recent.through));
-                // Nobody adds meanwhile: what is added from here on is in the filter that is seen.
-                self.publish(&recent);
-            }
             match &recent.sealed {
-                Some((layer, through)) => (Arc::clone(layer), *through),
-                None => return Ok(()),
+                Some(layer) => Arc::clone(layer),
+                None => {
+                    let next = Layer::new(table);
+                    let layer = Arc::new(std::mem::replace(&mut recent.filling, next));
+                    recent.sealed = Some(Arc::clone(&layer));
+                    // Nobody adds meanwhile: what is added from here on is in the filter that is seen.
+                    self.publish(&recent);
+                    layer
+                }
             }
         };
-        // Copied, so that sorting and writing walk through memory instead of hopping in the table.
-        entries.extend(layer.table.iter().map(|(identity, content)| (*identity, *content)));
+        sorted.extend_from_slice(layer.table.entries());
         // As numbers: the same order as of bytes, compared in one go.
-        entries.sort_unstable_by_key(|(identity, _)| u128::from_be_bytes(*identity.as_bytes()));
-        self.generations.write(now_ms, &entries)?;
+        sorted.sort_unstable_by_key(|(identity, _)| u128::from_be_bytes(*identity.as_bytes()));
+        self.generations.write(now_ms, &sorted)?;
         {
             let mut recent = self.recent.write();
             recent.sealed = None;
             self.publish(&recent);
         }
-        if let Some(mut layer) = Arc::into_inner(layer) {
-            layer.table.clear();
-            entries.clear();
-            *self.room.lock() = Room { table: layer.table, entries };
+        self.remove_runs(&layer.runs)?;
+        if let Some(Layer { mut table, .. }) = Arc::into_inner(layer) {
+            table.clear();
+            sorted.clear();
+            *self.room.lock() = Room { table, sorted };
         }
-        self.remove_runs(through)?;
         self.forget(|generations| generations.drop_beyond_limit())
     }
 
-    fn remove_runs(&self, through: u64) -> fjall::Result<()> {
-        loop {
+    /// What an error leaves here is removed after the next start.
+    fn remove_runs(&self, runs: &[u64]) -> fjall::Result<()> {
+        for some in runs.chunks(STEP) {
             let mut removal = self.db.batch();
-            for run in self.runs.range(..=through.to_be_bytes()).take(STEP) {
-                removal.remove(&self.runs, run.key()?);
+            for run in some {
+                removal.remove(&self.runs, run.to_be_bytes().as_slice());
             }
-            let last = removal.len() < STEP;
             removal.commit()?;
-            if last {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// What memory knows; blocks for nothing. An entry that was applied before whoever asks got its
@@ -281,9 +276,8 @@ impl Identities {
                 else {
                     return false;
                 };
-                let sealed =
-                    || recent.sealed.as_ref().and_then(|(layer, _)| layer.table.get(identity));
-                *found = recent.filling.table.get(identity).or_else(sealed).copied();
+                let sealed = || recent.sealed.as_ref().and_then(|layer| layer.table.get(identity));
+                *found = recent.filling.table.get(identity).or_else(sealed);
                 found.is_none()
             });
         }
@@ -318,7 +312,7 @@ impl Identities {
     /// Entries that are kept, about.
     pub(crate) fn len(&self) -> u64 {
         let recent = self.recent.read();
-        let sealing = recent.sealed.as_ref().map_or(0, |(layer, _)| layer.table.len());
+        let sealing = recent.sealed.as_ref().map_or(0, |layer| layer.table.len());
         self.generations.len() + (recent.filling.table.len() + sealing) as u64
     }
 }
