@@ -6,18 +6,13 @@
 //! collected; what is not JSON becomes JSON here, so that all that follows is one path.
 //! Not here: what an event means (`parse_event` of the schemas).
 
-use std::cell::Cell;
-use std::collections::HashSet;
-use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
 use chalkstream_schemas::Timestamp;
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use chalkstream_schemas::batch::{self, BatchError};
 
 use crate::admission::Permit;
-use crate::body::printable;
 use crate::options::IngestOptions;
 use crate::problem::{Problem, ProblemKind};
 
@@ -27,8 +22,6 @@ pub(crate) mod segment;
 
 pub(crate) use format::Format;
 
-/// Most members of a batch object; an event may have more.
-const BATCH_MEMBERS_MAX: usize = 64;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// The events of a request, as they stand in its body.
@@ -59,9 +52,9 @@ pub(crate) fn split(
         Some(rest) if format != Format::Protobuf => body.slice_ref(rest),
         _ => body,
     };
-    let (events, sent_at) = match format {
+    let batch::Batch { events, sent_at } = match format {
         Format::Json => split_json(&body, max_events)?,
-        Format::Ndjson => (split_lines(&body, max_events)?, None),
+        Format::Ndjson => batch::Batch { events: split_lines(&body, max_events)?, sent_at: None },
         Format::Protobuf => return protobuf::batch(&body, options, permit),
     };
     Ok(Batch { body, events, sent_at })
@@ -92,172 +85,18 @@ fn split_lines(body: &[u8], max_events: usize) -> Result<Vec<Range<usize>>, Prob
     Ok(events)
 }
 
-type Found = (Vec<Range<usize>>, Option<Timestamp>);
-
-fn split_json(body: &[u8], max_events: usize) -> Result<Found, Problem> {
+fn split_json(body: &[u8], max_events: usize) -> Result<batch::Batch, Problem> {
     if body.trim_ascii().is_empty() {
         let detail = "the body is empty; an empty batch is `[]`";
         return Err(Problem::new(ProblemKind::BrokenBody, detail).at(1, 0));
     }
-    let over = Cell::new(false);
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let shape = Shape { max_events, over: &over };
-    let read =
-        shape.deserialize(&mut deserializer).and_then(|top| deserializer.end().map(|()| top));
-    let top = read.map_err(|error| {
-        if over.get() {
-            return too_many(max_events);
-        }
-        let hint = if error.is_syntax() && error.to_string().starts_with("trailing characters") {
-            "; for one event a line send the content type application/x-ndjson"
-        } else {
-            ""
-        };
-        let detail = format!("the body is not valid: {error}{hint}");
-        Problem::new(ProblemKind::BrokenBody, detail).at(error.line(), error.column())
-    })?;
-    let range = |text: &str| {
-        // Both point into `body`, because nothing but borrowed text is collected.
-        let from = (text.as_ptr() as usize).saturating_sub(body.as_ptr() as usize);
-        from..from + text.len()
-    };
-    Ok(match top {
-        Top::Event => {
-            let from = body.len() - body.trim_ascii_start().len();
-            (std::iter::once(from..from + body.trim_ascii().len()).collect(), None)
-        }
-        Top::Events { events, sent_at, ignored } => {
-            // What is collected was seen to be text; what is ignored was not looked at so closely.
-            if ignored && let Err(error) = std::str::from_utf8(body) {
-                let detail = format!("the body is not UTF-8 at byte {}", error.valid_up_to());
-                return Err(Problem::new(ProblemKind::BrokenBody, detail));
-            }
-            (events.into_iter().map(|raw| range(raw.get())).collect(), sent_at)
+    batch::Batch::find(body, max_events).map_err(|error| match error {
+        BatchError::TooManyEvents { max_events } => too_many(max_events),
+        BatchError::Invalid { line, column, .. } => {
+            let detail = format!("the body is not valid: {error}");
+            Problem::new(ProblemKind::BrokenBody, detail).at(line, column)
         }
     })
-}
-
-/// The three shapes of a JSON body.
-enum Top<'de> {
-    Event,
-    /// `ignored`: the batch object has other members too.
-    Events {
-        events: Vec<&'de RawValue>,
-        sent_at: Option<Timestamp>,
-        ignored: bool,
-    },
-}
-
-/// Reads a body's outer shape alone.
-#[derive(Clone, Copy)]
-struct Shape<'l> {
-    max_events: usize,
-    over: &'l Cell<bool>,
-}
-
-impl<'de> DeserializeSeed<'de> for Shape<'_> {
-    type Value = Top<'de>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> Result<Top<'de>, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Shape<'_> {
-    type Value = Top<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an event (an object), an array of events, or {\"events\": […]}")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Top<'de>, A::Error> {
-        let events = Events(self).visit_seq(seq)?;
-        Ok(Top::Events { events, sent_at: None, ignored: false })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Top<'de>, A::Error> {
-        let mut events = None;
-        let mut sent_at = None;
-        let mut names = HashSet::new();
-        let mut members = 0_usize;
-        let mut ignored = false;
-        let mut repeated = None;
-        while let Some(name) = map.next_key::<String>()? {
-            members += 1;
-            if name == "events" && events.is_none() {
-                events = Some(map.next_value_seed(Events(self))?);
-            } else if name == "sent_at" && sent_at.is_none() {
-                sent_at = Some(map.next_value::<&RawValue>()?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-                ignored = true;
-            }
-            // An event may have any number of members, and says itself if one is repeated.
-            if members <= BATCH_MEMBERS_MAX && !names.contains(&name) {
-                names.insert(name);
-            } else if repeated.is_none() {
-                repeated = Some(name);
-            }
-        }
-        let Some(events) = events else { return Ok(Top::Event) };
-        if members > BATCH_MEMBERS_MAX {
-            let message = format!("a batch object has at most {BATCH_MEMBERS_MAX} members");
-            return Err(A::Error::custom(message));
-        }
-        if let Some(name) = repeated {
-            let message = format!("the batch object names `{}` twice", printable(&name));
-            return Err(A::Error::custom(message));
-        }
-        let sent_at = sent_at.map(|raw| batch_time(raw.get())).transpose();
-        let sent_at = sent_at.map_err(A::Error::custom)?.flatten();
-        Ok(Top::Events { events, sent_at, ignored })
-    }
-}
-
-fn batch_time(raw: &str) -> Result<Option<Timestamp>, String> {
-    let wrong = |why: String| format!("`sent_at` of the batch {why}");
-    let text = serde_json::from_str::<Option<String>>(raw)
-        .map_err(|_other_type| wrong("is not a string with an RFC 3339 time".to_owned()))?;
-    text.map(|text| Timestamp::parse_rfc3339(&text))
-        .transpose()
-        .map_err(|error| wrong(error.to_string()))
-}
-
-/// The array of events; stops one past the limit.
-struct Events<'l>(Shape<'l>);
-
-impl<'de> DeserializeSeed<'de> for Events<'_> {
-    type Value = Vec<&'de RawValue>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Events<'_> {
-    type Value = Vec<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`events` to be an array of events")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut events = Vec::new();
-        while let Some(raw) = seq.next_element::<&RawValue>()? {
-            if events.len() == self.0.max_events {
-                self.0.over.set(true);
-                return Err(A::Error::custom("too many events"));
-            }
-            events.push(raw);
-        }
-        Ok(events)
-    }
 }
 
 #[cfg(test)]

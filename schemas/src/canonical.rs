@@ -62,19 +62,19 @@ impl Form {
     }
 
     fn members(&mut self, members: &mut [Member<'_>]) {
-        members.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        members.sort_unstable_by(|a, b| a.name().cmp(&b.name()));
         self.0.push(b'o');
         for member in members.iter().filter(|member| !member.absent) {
-            self.text(member.name());
+            self.text(&member.name());
             self.value(&member.value);
         }
         self.0.push(b'e');
     }
 
     fn text(&mut self, text: &str) {
-        self.0.push(b's');
         // An event of more than 4 GiB never gets here; if it did, only the hash would be weaker.
-        self.0.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+        let [a, b, c, d] = u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
+        self.0.extend_from_slice(&[b's', a, b, c, d]);
         self.0.extend_from_slice(text.as_bytes());
     }
 
@@ -107,7 +107,7 @@ impl Form {
             Value::Bool(false) => self.0.push(b'f'),
             Value::Number(text) => self.number(text),
             Value::Millis(ms) => self.whole(i64::try_from(*ms).unwrap_or(i64::MAX)),
-            Value::String(text) => self.text(text),
+            Value::String(text) => self.text(&text.read()),
             Value::Array(text) => {
                 self.0.push(b'a');
                 let scanned = Reader::new(text).array(|reader| {
@@ -121,7 +121,7 @@ impl Form {
             Value::Object(text) => {
                 let mut members = Vec::new();
                 let scanned = Reader::new(text).object(|reader, key| {
-                    members.push((key.text, reader.value()?));
+                    members.push((key.read(), reader.value()?));
                     Ok(())
                 });
                 debug_assert!(scanned.is_ok(), "a nested value was checked when it was skipped");

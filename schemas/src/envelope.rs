@@ -89,17 +89,45 @@ pub(crate) enum Slot {
 
 const SLOTS: usize = 13;
 
-/// What was given for a field, and under which name.
-struct Given<'a> {
-    value: Value<'a>,
-    name: &'static str,
-    /// Whether a null came under the field's other name.
-    both: bool,
+impl Slot {
+    /// What the table says; nothing for `data`.
+    fn field(self) -> Option<&'static Field> {
+        ENVELOPE.get(self as usize)
+    }
+
+    /// The field's own name, or its alias.
+    fn name(self, is_alias: bool) -> &'static str {
+        let Some(field) = self.field() else { return "data" };
+        field.aliases.first().copied().filter(|_| is_alias).unwrap_or(field.name)
+    }
+}
+
+/// A set of slots, one bit each.
+#[derive(Clone, Copy, Default)]
+struct Slots(u16);
+
+impl Slots {
+    const fn contains(self, slot: Slot) -> bool {
+        self.0 & (1 << slot as u16) != 0
+    }
+
+    /// Whether it was not there before.
+    const fn insert(&mut self, slot: Slot) -> bool {
+        let new = !self.contains(slot);
+        self.0 |= 1 << slot as u16;
+        new
+    }
 }
 
 /// All members of an event's text.
 pub(crate) struct Raw<'a> {
-    slots: [Option<Given<'a>>; SLOTS],
+    /// By [`Slot`]; null where the field is absent.
+    values: [Value<'a>; SLOTS],
+    /// What was given under its own name, and what under its alias.
+    named: Slots,
+    aliased: Slots,
+    /// Whose value came under the alias.
+    by_alias: Slots,
     pub(crate) data_text: &'a str,
     pub(crate) data: Vec<Member<'a>>,
     pub(crate) extra: Vec<Member<'a>>,
@@ -110,7 +138,10 @@ pub(crate) struct Raw<'a> {
 impl Default for Raw<'_> {
     fn default() -> Self {
         Self {
-            slots: [const { None }; SLOTS],
+            values: [Value::Null; SLOTS],
+            named: Slots::default(),
+            aliased: Slots::default(),
+            by_alias: Slots::default(),
             data_text: "{}",
             data: Vec::new(),
             extra: Vec::new(),
@@ -122,7 +153,8 @@ impl Default for Raw<'_> {
 impl<'a> Raw<'a> {
     /// Forgets the event before, and keeps its room for the next.
     pub(crate) fn clear(&mut self) {
-        self.slots = [const { None }; SLOTS];
+        self.values = [Value::Null; SLOTS];
+        (self.named, self.aliased, self.by_alias) = Default::default();
         self.data_text = "{}";
         self.data.clear();
         self.extra.clear();
@@ -132,22 +164,22 @@ impl<'a> Raw<'a> {
     pub(crate) fn read(&mut self, text: &'a str) -> Result<(), Broken> {
         let mut reader = Reader::new(text);
         reader.object(|reader, key| {
-            let (slot, name) = match &*key.text {
-                "id" => (Slot::Id, "id"),
-                "client_attempt_id" => (Slot::Id, "client_attempt_id"),
-                "type" => (Slot::Type, "type"),
-                "user_id" => (Slot::UserId, "user_id"),
-                "user_role" => (Slot::UserRole, "user_role"),
-                "occurred_at" => (Slot::OccurredAt, "occurred_at"),
-                "timestamp" => (Slot::OccurredAt, "timestamp"),
-                "sent_at" => (Slot::SentAt, "sent_at"),
-                "session_id" => (Slot::SessionId, "session_id"),
-                "course_id" => (Slot::CourseId, "course_id"),
-                "classroom_id" => (Slot::ClassroomId, "classroom_id"),
-                "app" => (Slot::App, "app"),
-                "device_type" => (Slot::DeviceType, "device_type"),
-                "app_version" => (Slot::AppVersion, "app_version"),
-                "data" => (Slot::Data, "data"),
+            let (slot, is_alias) = match &*key.read() {
+                "id" => (Slot::Id, false),
+                "client_attempt_id" => (Slot::Id, true),
+                "type" => (Slot::Type, false),
+                "user_id" => (Slot::UserId, false),
+                "user_role" => (Slot::UserRole, false),
+                "occurred_at" => (Slot::OccurredAt, false),
+                "timestamp" => (Slot::OccurredAt, true),
+                "sent_at" => (Slot::SentAt, false),
+                "session_id" => (Slot::SessionId, false),
+                "course_id" => (Slot::CourseId, false),
+                "classroom_id" => (Slot::ClassroomId, false),
+                "app" => (Slot::App, false),
+                "device_type" => (Slot::DeviceType, false),
+                "app_version" => (Slot::AppVersion, false),
+                "data" => (Slot::Data, false),
                 _ => {
                     let member = Member::read(reader, key)?;
                     self.extra.push(member);
@@ -167,98 +199,99 @@ impl<'a> Raw<'a> {
             } else {
                 reader.value()?
             };
-            self.put(slot, value, name);
+            self.put(slot, value, is_alias);
             Ok(())
         })?;
         reader.end()
     }
 
-    pub(crate) fn put(&mut self, slot: Slot, value: Value<'a>, name: &'static str) {
-        let Some(place) = self.slots.get_mut(slot as usize) else { return };
-        match place {
-            Some(before) if before.name == name || before.both => {
-                self.twice.get_or_insert_with(|| repeated_member("the event", name));
-            }
+    fn put(&mut self, slot: Slot, value: Value<'a>, is_alias: bool) {
+        let given = if is_alias { &mut self.aliased } else { &mut self.named };
+        if !given.insert(slot) {
+            self.twice.get_or_insert_with(|| repeated_member("the event", slot.name(is_alias)));
+            return;
+        }
+        let Some(place) = self.values.get_mut(slot as usize) else { return };
+        match (&place, value) {
             // A null under one name leaves the other to count.
-            Some(before) if before.value == Value::Null => {
-                *place = Some(Given { value, name, both: true });
+            (_, Value::Null) => {}
+            (Value::Null, _) => {
+                *place = value;
+                if is_alias {
+                    self.by_alias.insert(slot);
+                }
             }
-            Some(before) if value == Value::Null => before.both = true,
-            Some(_) => {
-                let field = ENVELOPE.get(slot as usize);
-                self.twice = self.twice.take().or(field.map(|field| given_twice("", field)));
+            _ => {
+                self.twice = self.twice.take().or(slot.field().map(|field| given_twice("", field)));
             }
-            None => *place = Some(Given { value, name, both: false }),
         }
     }
 
-    /// The value of a field, where it is not null, and the name that it came under.
-    pub(crate) fn get(&self, slot: Slot) -> Option<(&Value<'a>, &'static str)> {
-        match self.slots.get(slot as usize) {
-            Some(Some(given)) if given.value != Value::Null => Some((&given.value, given.name)),
-            _ => None,
-        }
+    /// The value of a field; null where it is absent.
+    #[inline]
+    pub(crate) fn value(&self, slot: Slot) -> Value<'a> {
+        self.values.get(slot as usize).copied().unwrap_or(Value::Null)
     }
 
     /// A field's text as it was sent, for answers about events that cannot be taken.
     pub(crate) fn sent_text(&self, slot: Slot) -> Option<String> {
-        match self.get(slot)?.0 {
-            Value::String(text) => Some(text.chars().take(256).collect()),
+        match self.value(slot) {
+            Value::String(text) => Some(text.read().chars().take(256).collect()),
             Value::Number(text) => Some(text.chars().take(256).collect()),
             _ => None,
         }
     }
 
     /// A field that is a text, by the rules of ids.
+    #[inline(always)]
     pub(crate) fn text(&self, slot: Slot) -> Result<Option<Cow<'a, str>>, Failure> {
-        let Some((value, sent_as)) = self.get(slot) else { return Ok(None) };
-        let checked = read_id_text(value).map(|_checked| match value {
-            Value::String(text) => Some(text.clone()),
-            _ => None,
-        });
-        checked.map_err(|wrong| {
-            let name = ENVELOPE.get(slot as usize).map_or(sent_as, |field| field.name);
-            Failure::wrong(name.to_owned(), sent_as, wrong)
-        })
+        match self.value(slot) {
+            Value::Null => Ok(None),
+            value => read_id_text(&value).map(Some).map_err(|wrong| self.wrong(slot, wrong)),
+        }
     }
 
+    #[inline(always)]
     pub(crate) fn required(&self, slot: Slot) -> Result<Cow<'a, str>, Failure> {
         self.text(slot)?.ok_or_else(|| missing("an event", slot))
     }
 
     pub(crate) fn time(&self, slot: Slot) -> Result<Option<Timestamp>, Failure> {
-        let Some((value, sent_as)) = self.get(slot) else { return Ok(None) };
-        let read = match value {
-            Value::String(text) => Timestamp::parse_rfc3339(text)
-                .map_err(|error| Wrong::Time(format!("{:?} {error}", shortened(text)))),
-            other => Err(match mismatch(&Kind::Time, other) {
+        let read = match self.value(slot) {
+            Value::Null => return Ok(None),
+            Value::String(text) => {
+                let text = text.read();
+                Timestamp::parse_rfc3339(&text)
+                    .map_err(|error| Wrong::Time(format!("{:?} {error}", shortened(&text))))
+            }
+            other => Err(match mismatch(&Kind::Time, &other) {
                 Wrong::Value(what) | Wrong::Time(what) => Wrong::Time(what),
             }),
         };
-        read.map(Some).map_err(|wrong| {
-            let name = ENVELOPE.get(slot as usize).map_or(sent_as, |field| field.name);
-            Failure::wrong(name.to_owned(), sent_as, wrong)
-        })
+        read.map(Some).map_err(|wrong| self.wrong(slot, wrong))
     }
 
     pub(crate) fn role(&self) -> Result<UserRole, Failure> {
-        let Some((value, sent_as)) = self.get(Slot::UserRole) else {
-            return Ok(UserRole::default());
-        };
+        let value = self.value(Slot::UserRole);
         let role = match value {
-            Value::String(text) => UserRole::from_name(text),
+            Value::Null => Some(UserRole::default()),
+            Value::String(text) => UserRole::from_name(&text.read()),
             _ => None,
         };
-        role.ok_or_else(|| {
-            let wrong = mismatch(&Kind::Word(UserRole::NAMES), value);
-            Failure::wrong("user_role".to_owned(), sent_as, wrong)
-        })
+        let wrong = || mismatch(&Kind::Word(UserRole::NAMES), &value);
+        role.ok_or_else(|| self.wrong(Slot::UserRole, wrong()))
+    }
+
+    #[cold]
+    fn wrong(&self, slot: Slot, wrong: Wrong) -> Failure {
+        let sent_as = slot.name(self.by_alias.contains(slot));
+        Failure::wrong(slot.name(false).to_owned(), sent_as, wrong)
     }
 }
 
 /// An event of this type lacks an envelope field.
 pub(crate) fn missing(type_name: &str, slot: Slot) -> Failure {
-    match ENVELOPE.get(slot as usize) {
+    match slot.field() {
         Some(field) => Failure::missing(type_name, "", field),
         None => Failure::new(RejectReason::MissingField, "data", "data is missing".to_owned()),
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::columns::ColumnValue;
 use crate::ids::{self, SkillId};
-use crate::json::{Reader, Value};
+use crate::json::{Reader, Text, Value};
 use crate::number;
 use crate::payload::Answer;
 use crate::time::Timestamp;
@@ -157,13 +157,23 @@ pub(crate) trait FieldType: Sized {
     fn column(&self) -> ColumnValue<'_>;
 }
 
-pub(crate) fn read_id_text<'v>(value: &'v Value<'_>) -> Result<&'v str, Wrong> {
+#[inline]
+pub(crate) fn read_id_text<'a>(value: &Value<'a>) -> Result<Cow<'a, str>, Wrong> {
     match value {
-        Value::String(text) => match ids::check_id(text) {
-            Ok(()) => Ok(text),
-            Err(error) => Err(Wrong::Value(error.to_string())),
+        Value::String(text) => match text.plain() {
+            Some(plain) if ids::has_id_length(plain) => Ok(Cow::Borrowed(plain)),
+            _ => read_unusual_id(*text),
         },
         other => Err(mismatch(&Kind::Id, other)),
+    }
+}
+
+#[cold]
+fn read_unusual_id(text: Text<'_>) -> Result<Cow<'_, str>, Wrong> {
+    let id = text.read();
+    match ids::check_id(&id) {
+        Ok(()) => Ok(id),
+        Err(error) => Err(Wrong::Value(error.to_string())),
     }
 }
 
@@ -171,7 +181,7 @@ macro_rules! id_fields {
     ($($name:ident)*) => {$(
         impl FieldType for crate::ids::$name {
             fn read(value: &Value<'_>, _kind: &Kind) -> Result<Self, Wrong> {
-                Self::parse(read_id_text(value)?).map_err(|error| Wrong::Value(error.to_string()))
+                Self::parse(&read_id_text(value)?).map_err(|error| Wrong::Value(error.to_string()))
             }
             fn check(value: &Value<'_>, _kind: &Kind) -> Result<(), Wrong> {
                 read_id_text(value).map(|_id| ())
@@ -188,13 +198,13 @@ id_fields! {
     ResourceId VideoId ExperimentId RecommendationId UserId
 }
 
-fn read_text<'v>(value: &'v Value<'_>, kind: &Kind) -> Result<&'v str, Wrong> {
+fn read_text<'a>(value: &Value<'a>, kind: &Kind) -> Result<Cow<'a, str>, Wrong> {
     match (value, kind) {
-        (Value::String(text), Kind::Word(words)) if !words.contains(&&**text) => {
+        (Value::String(text), Kind::Word(words)) if !words.contains(&&*text.read()) => {
             Err(mismatch(kind, value))
         }
         (_, Kind::Id) => read_id_text(value),
-        (Value::String(text), _) => Ok(text),
+        (Value::String(text), _) => Ok(text.read()),
         (other, _) => Err(mismatch(kind, other)),
     }
 }
@@ -282,7 +292,7 @@ impl FieldType for Timestamp {
     fn read(value: &Value<'_>, kind: &Kind) -> Result<Self, Wrong> {
         match value {
             Value::String(text) => {
-                Self::parse_rfc3339(text).map_err(|error| Wrong::Time(error.to_string()))
+                Self::parse_rfc3339(&text.read()).map_err(|error| Wrong::Time(error.to_string()))
             }
             // Read before, and given its canonical form since.
             Value::Millis(ms) => {
@@ -326,7 +336,7 @@ fn elements<'a, T>(
 
 impl FieldType for Vec<SkillId> {
     fn read(value: &Value<'_>, kind: &Kind) -> Result<Self, Wrong> {
-        elements(value, kind, |element| SkillId::parse(read_id_text(element).ok()?).ok())
+        elements(value, kind, |element| SkillId::parse(&read_id_text(element).ok()?).ok())
     }
     fn check(value: &Value<'_>, kind: &Kind) -> Result<(), Wrong> {
         elements(value, kind, |element| read_id_text(element).ok().map(|_id| ())).map(|_all| ())
@@ -339,10 +349,10 @@ impl FieldType for Vec<SkillId> {
 impl FieldType for Answer {
     fn read(value: &Value<'_>, kind: &Kind) -> Result<Self, Wrong> {
         match value {
-            Value::String(text) => Ok(Self::Text((&**text).into())),
+            Value::String(text) => Ok(Self::Text(text.read().into())),
             Value::Number(_) => f64::read(value, &NUMBER).map(Self::Number),
             Value::Array(_) => elements(value, kind, |element| match element {
-                Value::String(text) => Some((&**text).into()),
+                Value::String(text) => Some(text.read().into()),
                 Value::Number(text) => number::finite(text).map(|_finite| (*text).into()),
                 _ => None,
             })
@@ -365,16 +375,16 @@ impl FieldType for BTreeMap<SkillId, f64> {
         let mut map = Self::new();
         let mut wrong = None;
         let scanned = Reader::new(text).object(|reader, key| {
-            let element = reader.value()?;
-            let entry = SkillId::parse(&key.text).ok().zip(f64::read(&element, kind).ok());
+            let (name, element) = (key.read(), reader.value()?);
+            let entry = SkillId::parse(&name).ok().zip(f64::read(&element, kind).ok());
             match entry {
                 Some((skill, number)) => {
                     if map.insert(skill, number).is_some() {
-                        wrong.get_or_insert_with(|| format!("{:?} twice", key.text));
+                        wrong.get_or_insert_with(|| format!("{name:?} twice"));
                     }
                 }
                 None => {
-                    wrong.get_or_insert_with(|| format!("{:?}: {}", key.text, element.describe()));
+                    wrong.get_or_insert_with(|| format!("{name:?}: {}", element.describe()));
                 }
             }
             Ok(())

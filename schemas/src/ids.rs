@@ -42,13 +42,18 @@ pub(crate) fn check_id(text: &str) -> Result<(), IdError> {
     if text.len() > ID_MAX_BYTES {
         return Err(IdError::TooLong { bytes: text.len() });
     }
-    if word::is_printable(text.as_bytes()) {
+    if word::plain_length(text.as_bytes()) == text.len() {
         return Ok(());
     }
     match text.chars().find(|c| c.is_control()) {
         Some(c) => Err(IdError::Control { code: u32::from(c) }),
         None => Ok(()),
     }
+}
+
+/// Whether a text is as long as an id may be: all that is to check where it is plain.
+pub(crate) const fn has_id_length(text: &str) -> bool {
+    matches!(text.len(), 1..=ID_MAX_BYTES)
 }
 
 macro_rules! text_ids {
@@ -179,11 +184,20 @@ impl EventId {
         text: &'t str,
     ) -> Result<(Self, Option<&'t str>), IdError> {
         check_id(text)?;
+        Ok(Self::of_id_text(school, user, text))
+    }
+
+    /// [`EventId::parse`] of a text that is known to obey the rules of ids.
+    pub(crate) fn of_id_text<'t>(
+        school: &SchoolId,
+        user: impl AsRef<str>,
+        text: &'t str,
+    ) -> (Self, Option<&'t str>) {
         if let Ok(uuid) = Uuid::try_parse(text) {
-            return Ok((Self(uuid), None));
+            return (Self(uuid), None);
         }
         let name = serde_json::json!([school.as_str(), user.as_ref(), text]).to_string();
-        Ok((Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())), Some(text)))
+        (Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())), Some(text))
     }
 
     /// The id of a UUID that is known already, such as one read from a table.

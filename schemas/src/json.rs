@@ -2,14 +2,20 @@
 //!
 //! In: UTF-8 text. Out: values whose strings and nested containers borrow from it.
 //! Always true: it takes exactly the texts of RFC 8259 that are nested at most [`DEPTH_MAX`] deep
-//! and whose escapes name characters; it neither recurses nor panics.
+//! and whose escapes name characters; it neither recurses nor panics. [`Reader::skip_leniently`] takes
+//! those too that are nested deeper, and halves of surrogate pairs.
 //! Why not `serde_json`: its depth limit is fixed and does not hold for skipped values, its floats
 //! are not rounded correctly by default, and one visit of `data` must give both text and members.
 //! Not here: duplicate members (the callers see every one).
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::word;
+
+mod text;
+
+pub(crate) use text::Text;
 
 /// The deepest nesting; the event itself is the first level.
 pub(crate) const DEPTH_MAX: u32 = 64;
@@ -27,16 +33,17 @@ pub(crate) struct Broken {
 
 impl Broken {
     /// Line and column, both from 1; a column counts bytes.
-    pub(crate) fn place(&self, text: &str) -> (usize, usize) {
-        let before = text.as_bytes().get(..self.at).unwrap_or(text.as_bytes());
+    pub(crate) fn place(&self, text: impl AsRef<[u8]>) -> (usize, usize) {
+        let text = text.as_ref();
+        let before = text.get(..self.at).unwrap_or(text);
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
         (line, column)
     }
 }
 
-/// One value. Containers are their text, checked and skipped.
-#[derive(Clone, Debug, PartialEq)]
+/// One value, as it is written and checked. Small, because every value is moved several times.
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Value<'a> {
     Null,
     Bool(bool),
@@ -44,8 +51,10 @@ pub(crate) enum Value<'a> {
     Number(&'a str),
     /// Milliseconds: a duration converted from an alias that counts seconds, or a time since 1970.
     Millis(u64),
-    String(Cow<'a, str>),
+    String(Text<'a>),
+    /// The array's text.
     Array(&'a str),
+    /// The object's text.
     Object(&'a str),
 }
 
@@ -57,9 +66,24 @@ impl Value<'_> {
             Self::Bool(truth) => truth.to_string(),
             Self::Number(text) => format!("the number {}", shortened(text)),
             Self::Millis(ms) => format!("{ms} ms"),
-            Self::String(text) => format!("the string {:?}", shortened(text)),
+            Self::String(text) => format!("the string {:?}", shortened(&text.read())),
             Self::Array(_) => "an array".to_owned(),
             Self::Object(_) => "an object".to_owned(),
+        }
+    }
+
+    /// Appends the value as JSON, as it was written.
+    pub(crate) fn write(&self, out: &mut String) {
+        match self {
+            Self::Null => out.push_str("null"),
+            Self::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
+            Self::Number(text) | Self::Array(text) | Self::Object(text) => out.push_str(text),
+            Self::Millis(ms) => out.push_str(&ms.to_string()),
+            Self::String(text) => {
+                out.push('"');
+                out.push_str(text.raw());
+                out.push('"');
+            }
         }
     }
 }
@@ -72,23 +96,18 @@ pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A member's name, and how it was written, quotes included.
-#[derive(Clone, Debug)]
-pub(crate) struct Key<'a> {
-    pub(crate) text: Cow<'a, str>,
-    pub(crate) raw: &'a str,
-}
-
 /// Reads values one after another.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     text: &'a str,
     at: usize,
+    /// While a value is passed over that will be read again.
+    lenient: bool,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) const fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, at: 0, lenient: false }
     }
 
     /// The next byte's place.
@@ -99,6 +118,11 @@ impl<'a> Reader<'a> {
     /// The text from a place that [`Reader::at`] gave to here.
     pub(crate) fn since(&self, start: usize) -> &'a str {
         self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    /// What has not been read.
+    fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
     }
 
     #[inline]
@@ -115,7 +139,10 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(crate) fn skip_space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+        while let Some(byte) = self.peek()
+            && byte <= b' '
+            && matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+        {
             self.at += 1;
         }
     }
@@ -137,7 +164,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(crate) fn object(
         &mut self,
-        mut member: impl FnMut(&mut Self, Key<'a>) -> Result<(), Broken>,
+        mut member: impl FnMut(&mut Self, Text<'a>) -> Result<(), Broken>,
     ) -> Result<(), Broken> {
         self.skip_space();
         if self.peek() != Some(b'{') {
@@ -151,14 +178,12 @@ impl<'a> Reader<'a> {
         }
         loop {
             self.skip_space();
-            let start = self.at;
             if self.peek() != Some(b'"') {
                 return Err(self.broken("expected a member's name in double quotes"));
             }
-            let text = self.string()?;
-            let raw = self.since(start);
+            let name = self.string()?;
             self.colon()?;
-            member(self, Key { text, raw })?;
+            member(self, name)?;
             self.skip_space();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -230,6 +255,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Passes over a value that somebody else will read, and refuse for its depth or its escapes.
+    pub(crate) fn skip_leniently(&mut self) -> Result<Range<usize>, Broken> {
+        self.skip_space();
+        let start = self.at;
+        self.lenient = true;
+        let skipped = self.value();
+        self.lenient = false;
+        skipped.map(|_value| start..self.at)
+    }
+
     fn colon(&mut self) -> Result<(), Broken> {
         self.skip_space();
         match self.peek() {
@@ -287,65 +322,44 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Moves to the next quote or backslash of a string; control characters are refused.
-    #[inline]
-    fn plain(&mut self) -> Result<u8, Broken> {
-        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        match first_special(rest) {
-            Some(length) => {
-                self.at += length;
-                match self.peek() {
-                    Some(byte @ (b'"' | b'\\')) => Ok(byte),
-                    _ => Err(self.broken("a string holds a control character; escape it")),
-                }
-            }
-            None => {
-                self.at = self.text.len();
-                Err(self.broken("the text ends inside a string"))
-            }
-        }
-    }
-
-    /// Reads the string that stands here. Inlined, as is [`Reader::value`]: what they return is
-    /// large, and would be copied from one place in memory to the next.
+    /// Reads the string that stands here.
     #[inline(always)]
-    fn string(&mut self) -> Result<Cow<'a, str>, Broken> {
+    fn string(&mut self) -> Result<Text<'a>, Broken> {
         self.at += 1;
         let start = self.at;
-        if self.plain()? == b'"' {
-            let text = self.since(start);
-            self.at += 1;
-            return Ok(Cow::Borrowed(text));
+        let rest = self.text.as_bytes().get(start..).unwrap_or_default();
+        self.at += word::plain_length(rest);
+        let plain = self.peek() == Some(b'"');
+        if !plain {
+            self.rest_of_string()?;
         }
-        self.escaped(start).map(Cow::Owned)
+        let raw = self.since(start);
+        self.at += 1;
+        Ok(Text::new(raw, plain))
     }
 
-    /// Reads on from the first escape of the string that starts there.
+    /// Moves to the end of a string from its first byte that is not plain.
     #[cold]
-    fn escaped(&mut self, start: usize) -> Result<String, Broken> {
-        let mut text = String::from(self.since(start));
+    #[inline(never)]
+    fn rest_of_string(&mut self) -> Result<(), Broken> {
         loop {
-            self.at += 1;
-            text.push(self.escape()?);
-            let start = self.at;
-            let stop = self.plain()?;
-            text.push_str(self.since(start));
-            if stop == b'"' {
-                self.at += 1;
-                return Ok(text);
+            match self.peek() {
+                Some(b'"') => return Ok(()),
+                Some(b'\\') => {
+                    self.at += 1;
+                    self.escape()?;
+                }
+                Some(0..0x20) => {
+                    return Err(self.broken("a string holds a control character; escape it"));
+                }
+                Some(_) => {
+                    self.at += 1;
+                    let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+                    self.at += word::plain_length(rest);
+                }
+                None => return Err(self.broken("the text ends inside a string")),
             }
         }
-    }
-
-    /// Passes over the string that stands here, checking it like [`Reader::string`].
-    fn skip_string(&mut self) -> Result<(), Broken> {
-        self.at += 1;
-        while self.plain()? == b'\\' {
-            self.at += 1;
-            self.escape()?;
-        }
-        self.at += 1;
-        Ok(())
     }
 
     /// The character that an escape stands for, after its backslash.
@@ -361,6 +375,9 @@ impl<'a> Reader<'a> {
             Some(b'u') => {
                 let half = "a string holds half of a surrogate pair";
                 let first = self.hex()?;
+                if self.lenient {
+                    return Ok(char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER));
+                }
                 let code = if (0xd800..0xdc00).contains(&first) {
                     if self.next() != Some(b'\\') || self.next() != Some(b'u') {
                         return Err(self.broken(half));
@@ -391,31 +408,31 @@ impl<'a> Reader<'a> {
         Ok(code)
     }
 
-    /// Passes over the container that stands here. The open containers are bits of one number, so
-    /// the depth is bounded and nothing recurses.
+    /// Passes over the container that stands here. Nothing recurses.
     fn skip_container(&mut self) -> Result<(), Broken> {
-        let (mut objects, mut depth) = (0_u64, 0_u32);
+        let mut open = Open::default();
         loop {
             // Here a value stands.
             self.skip_space();
             match self.peek() {
-                Some(open @ (b'{' | b'[')) => {
-                    if depth + DEPTH_ABOVE >= DEPTH_MAX {
+                Some(byte @ (b'{' | b'[')) => {
+                    if open.depth + DEPTH_ABOVE >= DEPTH_MAX && !self.lenient {
                         return Err(self.broken("it is nested more than 64 levels deep"));
                     }
-                    objects = objects << 1 | u64::from(open == b'{');
-                    depth += 1;
+                    let is_object = byte == b'{';
+                    open.push(is_object);
                     self.at += 1;
                     self.skip_space();
-                    let close = if open == b'{' { b'}' } else { b']' };
-                    if self.peek() != Some(close) {
-                        if open == b'{' {
+                    if self.peek() != Some(if is_object { b'}' } else { b']' }) {
+                        if is_object {
                             self.member_name()?;
                         }
                         continue;
                     }
                 }
-                Some(b'"') => self.skip_string()?,
+                Some(b'"') => {
+                    self.string()?;
+                }
                 Some(b'-' | b'0'..=b'9') => self.skip_number()?,
                 _ => {
                     self.value()?;
@@ -423,28 +440,26 @@ impl<'a> Reader<'a> {
             }
             // Here a value has ended, or its container is empty.
             loop {
-                if depth == 0 {
+                if open.depth == 0 {
                     return Ok(());
                 }
                 self.skip_space();
-                let in_object = objects & 1 == 1;
                 match self.peek() {
                     Some(b',') => {
                         self.at += 1;
-                        if in_object {
+                        if open.in_object() {
                             self.skip_space();
                             self.member_name()?;
                         }
                         break;
                     }
-                    Some(b'}') if in_object => {}
-                    Some(b']') if !in_object => {}
+                    Some(b'}') if open.in_object() => {}
+                    Some(b']') if !open.in_object() => {}
                     Some(_) => return Err(self.broken("expected `,` or the end of a container")),
                     None => return Err(self.broken("the text ends inside an object or array")),
                 }
                 self.at += 1;
-                objects >>= 1;
-                depth -= 1;
+                open.pop();
             }
         }
     }
@@ -453,28 +468,41 @@ impl<'a> Reader<'a> {
         if self.peek() != Some(b'"') {
             return Err(self.broken("expected a member's name in double quotes"));
         }
-        self.skip_string()?;
+        self.string()?;
         self.colon()
     }
 }
 
-/// The place of the first byte that ends a plain piece of a string: a quote, a backslash, or a
-/// control character. Looks at eight bytes at once.
-#[inline]
-fn first_special(bytes: &[u8]) -> Option<usize> {
-    let mut place = 0;
-    let mut rest = bytes;
-    while let Some((eight, after)) = rest.split_first_chunk() {
-        let word = u64::from_le_bytes(*eight);
-        let found = word::below(word, 0x20) | word::equal(word, b'"') | word::equal(word, b'\\');
-        if found != 0 {
-            return Some(place + found.trailing_zeros() as usize / 8);
+/// The containers that are open, one bit each: whether it is an object.
+#[derive(Default)]
+struct Open {
+    depth: u32,
+    /// The innermost is the lowest bit.
+    objects: u64,
+    /// Those beyond 64 levels, 64 in one.
+    outer: Vec<u64>,
+}
+
+impl Open {
+    fn push(&mut self, is_object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(u64::BITS) {
+            self.outer.push(self.objects);
         }
-        place += 8;
-        rest = after;
+        self.objects = self.objects << 1 | u64::from(is_object);
+        self.depth += 1;
     }
-    let last = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
-    Some(place + last)
+
+    fn pop(&mut self) {
+        self.objects >>= 1;
+        self.depth -= 1;
+        if self.depth.is_multiple_of(u64::BITS) {
+            self.objects = self.outer.pop().unwrap_or_default();
+        }
+    }
+
+    const fn in_object(&self) -> bool {
+        self.objects & 1 == 1
+    }
 }
 
 #[cfg(test)]

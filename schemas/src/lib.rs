@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 pub mod arrow;
+pub mod batch;
 mod canonical;
 pub mod columns;
 pub mod control;

@@ -6,7 +6,8 @@
 //! Always true: no input panics; each member is visited once; a member named twice in the envelope
 //! or at the top of `data` rejects the event (inside nested values it is left as it is); unknown
 //! members are kept in `extra` and in the text of `data`.
-//! Not here: batches, content types and sizes of bodies (ingest), duplicates of events.
+//! Not here: batches ([`crate::batch`]), content types and sizes of bodies (ingest), duplicates of
+//! events.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -124,10 +125,7 @@ impl<'a> EventReader<'a> {
             return Err(missing(&type_name, Slot::OccurredAt));
         };
         let sent_at = members.time(Slot::SentAt)?.or(cx.batch_sent_at);
-        let (id, original_id) =
-            EventId::parse(cx.school_id, &user_id, &id_text).map_err(|error| {
-                Failure::new(RejectReason::InvalidField, "id", format!("id {error}"))
-            })?;
+        let (id, original_id) = EventId::of_id_text(cx.school_id, &user_id, &id_text);
         let mut event = EventRef {
             id,
             original_id: original_id.is_some().then_some(id_text),
@@ -150,10 +148,9 @@ impl<'a> EventReader<'a> {
             extra: object_text(&members.extra).into(),
             content_hash: ContentHash::from_bytes([0; 16]),
         };
-        if let Some((value, _)) = members.get(Slot::Data)
-            && !matches!(value, Value::Object(_))
-        {
-            let message = format!("data must be an object, not {}", value.describe());
+        let data = members.value(Slot::Data);
+        if !matches!(data, Value::Object(_) | Value::Null) {
+            let message = format!("data must be an object, not {}", data.describe());
             return Err(Failure::new(RejectReason::InvalidField, "data", message));
         }
         for required in info.iter().flat_map(|info| info.envelope) {

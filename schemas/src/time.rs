@@ -93,18 +93,10 @@ impl Timestamp {
     /// millisecond are cut off. The second 60 is taken only where UTC can have one, and becomes the
     /// midnight that follows it.
     pub fn parse_rfc3339(text: &str) -> Result<Self, TimestampError> {
-        let mut digits = Digits { rest: text.as_bytes() };
-        let year = digits.number(4)?;
-        digits.byte(b"-")?;
-        let month = digits.number(2)?;
-        digits.byte(b"-")?;
-        let day = digits.number(2)?;
-        digits.byte(b"Tt")?;
-        let hour = digits.number(2)?;
-        digits.byte(b":")?;
-        let minute = digits.number(2)?;
-        digits.byte(b":")?;
-        let second = digits.number(2)?;
+        let (day_and_time, rest) =
+            text.as_bytes().split_first_chunk().ok_or(TimestampError::Syntax)?;
+        let [year, month, day, hour, minute, second] = civil(day_and_time)?;
+        let mut digits = Digits { rest };
         let ms = digits.fraction()?;
         let offset_minutes = digits.offset()?;
         if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
@@ -122,6 +114,24 @@ impl Timestamp {
         let ms = (minutes * 60 + second) * 1000 + ms;
         Self::try_from_ms(ms).ok_or(TimestampError::OutOfRange)
     }
+}
+
+/// Year, month, day, hour, minute and second, written as `2026-01-31T09:30:00`.
+fn civil(text: &[u8; 19]) -> Result<[i64; 6], TimestampError> {
+    let [c, y, e, a, b'-', m, n, b'-', d, f, b'T' | b't', h, i, b':', p, q, b':', s, t] = *text
+    else {
+        return Err(TimestampError::Syntax);
+    };
+    let digits = [c, y, e, a, m, n, d, f, h, i, p, q, s, t];
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return Err(TimestampError::Syntax);
+    }
+    Ok([two(c, y) * 100 + two(e, a), two(m, n), two(d, f), two(h, i), two(p, q), two(s, t)])
+}
+
+/// The number that two digits write.
+const fn two(tens: u8, ones: u8) -> i64 {
+    (tens - b'0') as i64 * 10 + (ones - b'0') as i64
 }
 
 struct Digits<'a> {

@@ -16,10 +16,10 @@ use chalkstream_schemas::Timestamp;
 use chalkstream_schemas::ids::ID_MAX_BYTES;
 use chalkstream_schemas::transcode::Object;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Batch, Events, Shape, too_many};
+use super::{Batch, too_many};
 use crate::admission::Permit;
 use crate::body::Stop;
 use crate::options::IngestOptions;
@@ -68,7 +68,7 @@ pub(crate) fn read<'a>(
     let max_events = options.max_events.get();
     let over = Cell::new(false);
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let shape = Body { call, shape: Shape { max_events, over: &over } };
+    let shape = Body { call, list: List { max_events, over: &over } };
     let read = shape.deserialize(&mut deserializer).and_then(|read| {
         deserializer.end()?;
         if call == Call::Track {
@@ -291,7 +291,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 /// Reads a body's outer shape alone.
 struct Body<'l> {
     call: Call,
-    shape: Shape<'l>,
+    list: List<'l>,
 }
 
 impl<'de> DeserializeSeed<'de> for Body<'_> {
@@ -328,7 +328,7 @@ impl<'de> Visitor<'de> for Body<'_> {
         while let Some(name) = map.next_key::<String>()? {
             match name.as_str() {
                 "batch" if of_batch && messages.is_none() => {
-                    messages = Some(map.next_value_seed(Events(self.shape))?);
+                    messages = Some(map.next_value_seed(self.list)?);
                 }
                 "sentAt" if of_batch && read.sent_at.is_none() => {
                     read.sent_at = Some(map.next_value()?);
@@ -349,6 +349,44 @@ impl<'de> Visitor<'de> for Body<'_> {
             None => {}
         }
         Ok(read)
+    }
+}
+
+/// The array of messages; stops one past the limit.
+#[derive(Clone, Copy)]
+struct List<'l> {
+    max_events: usize,
+    over: &'l Cell<bool>,
+}
+
+impl<'de> DeserializeSeed<'de> for List<'_> {
+    type Value = Vec<&'de RawValue>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for List<'_> {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`batch` to be an array of messages")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut messages = Vec::new();
+        while let Some(raw) = seq.next_element::<&RawValue>()? {
+            if messages.len() == self.max_events {
+                self.over.set(true);
+                return Err(A::Error::custom("too many messages"));
+            }
+            messages.push(raw);
+        }
+        Ok(messages)
     }
 }
 

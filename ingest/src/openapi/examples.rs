@@ -95,9 +95,9 @@ fn examples(now: &str) -> [Example; 5] {
                 "type": "urn:chalkstream:problem:broken-body",
                 "title": "The body cannot be read",
                 "status": 400,
-                "detail": "the body is not valid: invalid type: string \"hello\", expected an event (an object), an array of events, or {\"events\": […]} at line 1 column 7",
+                "detail": "the body is not valid: expected an event (an object), an array of events, or {\"events\": […]}, not the string \"hello\" at line 1 column 1",
                 "line": 1,
-                "column": 7,
+                "column": 1,
             }),
         },
     ]

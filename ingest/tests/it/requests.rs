@@ -147,7 +147,7 @@ async fn a_broken_body_is_a_400_with_line_and_column() {
         ("{\"events\": {}}", "array of events"),
         ("{\"events\": [], \"sent_at\": \"now\"}", "sent_at"),
         ("{}\n{}", "application/x-ndjson"),
-        ("nonsense", "line 1 column 2"),
+        ("nonsense", "line 1 column 1"),
         ("\"text\"", "an array of events"),
     ] {
         let reply = server.send_bytes(&[JSON], body.into()).await;

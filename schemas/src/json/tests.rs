@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{Reader, Value, first_special};
+use super::{Reader, Value};
 
 /// Reads one whole text; members and elements of the outermost container are visited.
 fn accepts(text: &str) -> bool {
@@ -107,9 +107,21 @@ fn nesting_is_limited_to_64_levels_with_the_event_and_its_data() {
 }
 
 #[test]
+fn what_others_will_read_may_be_deeper_and_hold_half_a_surrogate_pair() {
+    for text in [r#"["\ud83c"]"#, r#"{"\udf88":1}"#, r#"["\ud83c\u0041"]"#] {
+        assert!(!skips(text), "{text}");
+        assert_eq!(Reader::new(text).skip_leniently(), Ok(0..text.len()), "{text}");
+    }
+    assert!(Reader::new(r#"["\ud83"]"#).skip_leniently().is_err());
+    let mut reader = Reader::new(r#"["\ud83c"] ["\ud83c"]"#);
+    assert!(reader.skip_leniently().is_ok());
+    assert!(reader.value().is_err(), "strict again");
+}
+
+#[test]
 fn strings_are_borrowed_unless_escaped_and_decoded_right() {
     let string = |text: &'static str| match Reader::new(text).value() {
-        Ok(Value::String(string)) => string.into_owned(),
+        Ok(Value::String(string)) => string.read().into_owned(),
         other => panic!("{other:?}"),
     };
     assert_eq!(string(r#""plain é 🎈""#), "plain é 🎈");
@@ -168,11 +180,20 @@ proptest! {
     }
 
     #[test]
-    fn eight_bytes_at_once_find_what_one_by_one_does(
-        bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'"'), 0x1e..0x24_u8], 0..40),
+    fn containers_close_in_the_order_they_opened(
+        objects in prop::collection::vec(any::<bool>(), 1..300),
+        wrong in any::<prop::sample::Index>(),
     ) {
-        let plain = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
-        prop_assert_eq!(first_special(&bytes), plain);
+        let open = objects.iter().map(|object| if *object { "{\"a\":" } else { "[" });
+        let mut close: Vec<_> =
+            objects.iter().rev().map(|object| if *object { "}" } else { "]" }).collect();
+        let open = open.collect::<String>();
+        let text = format!("{open}1{}", close.concat());
+        prop_assert_eq!(Reader::new(&text).skip_leniently(), Ok(0..text.len()));
+        let wrong = wrong.index(close.len());
+        close[wrong] = if close[wrong] == "}" { "]" } else { "}" };
+        let text = format!("{open}1{}", close.concat());
+        prop_assert!(Reader::new(&text).skip_leniently().is_err());
     }
 
     #[test]

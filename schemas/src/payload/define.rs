@@ -104,11 +104,19 @@ macro_rules! event_types {
                 fn read(members: &mut [Member<'_>]) -> Result<Self, Failure> {
                     $(let mut $field: Option<$ty> = None;)*
                     for member in members {
-                        match &*member.key.text {
-                            $(stringify!($field) $(| $falias)* => {
-                                const FIELD: &Field = named($variant::FIELDS, stringify!($field));
-                                store(&mut $field, member, FIELD)?;
-                            })*
+                        match &*member.key.read() {
+                            $(
+                                stringify!($field) => {
+                                    const FIELD: &Field =
+                                        named($variant::FIELDS, stringify!($field));
+                                    store(&mut $field, member, FIELD, false)?;
+                                }
+                                $($falias => {
+                                    const FIELD: &Field =
+                                        named($variant::FIELDS, stringify!($field));
+                                    store(&mut $field, member, FIELD, true)?;
+                                })*
+                            )*
                             _ => {}
                         }
                     }
@@ -123,11 +131,19 @@ macro_rules! event_types {
                 fn check(members: &mut [Member<'_>]) -> Result<(), Failure> {
                     $(let mut $field: Option<Checked<$ty>> = None;)*
                     for member in members {
-                        match &*member.key.text {
-                            $(stringify!($field) $(| $falias)* => {
-                                const FIELD: &Field = named($variant::FIELDS, stringify!($field));
-                                store(&mut $field, member, FIELD)?;
-                            })*
+                        match &*member.key.read() {
+                            $(
+                                stringify!($field) => {
+                                    const FIELD: &Field =
+                                        named($variant::FIELDS, stringify!($field));
+                                    store(&mut $field, member, FIELD, false)?;
+                                }
+                                $($falias => {
+                                    const FIELD: &Field =
+                                        named($variant::FIELDS, stringify!($field));
+                                    store(&mut $field, member, FIELD, true)?;
+                                })*
+                            )*
                             _ => {}
                         }
                     }

@@ -2,9 +2,14 @@
 //!
 //! `CHALKSTREAM_PROPERTY_CASES` says how many bodies are compared (`make soak`: a million).
 
+use std::collections::HashSet;
+use std::fmt;
+
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::*;
 
