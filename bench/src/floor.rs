@@ -29,7 +29,7 @@ use crate::report::say;
 
 const TOPIC: &str = "floor.events";
 /// As long as Chalkstream's own producer waits.
-const LINGER_MS: &str = "2";
+const LINGER_MS: &str = "5";
 
 #[derive(Deserialize)]
 struct Event<'a> {

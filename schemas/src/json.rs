@@ -265,6 +265,7 @@ impl<'a> Reader<'a> {
         skipped.map(|_value| start..self.at)
     }
 
+    #[inline(always)]
     fn colon(&mut self) -> Result<(), Broken> {
         self.skip_space();
         match self.peek() {
@@ -276,6 +277,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline(always)]
     fn word(&mut self, word: &'static str) -> Result<(), Broken> {
         match self.text.as_bytes().get(self.at..self.at + word.len()) {
             Some(found) if found == word.as_bytes() => {
@@ -286,6 +288,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline(always)]
     fn digits(&mut self) -> bool {
         let start = self.at;
         while let Some(b'0'..=b'9') = self.peek() {
@@ -294,6 +297,7 @@ impl<'a> Reader<'a> {
         self.at > start
     }
 
+    #[inline(always)]
     fn skip_number(&mut self) -> Result<(), Broken> {
         let what = "a number is not written as JSON writes numbers";
         if self.peek() == Some(b'-') {
@@ -434,9 +438,11 @@ impl<'a> Reader<'a> {
                     self.string()?;
                 }
                 Some(b'-' | b'0'..=b'9') => self.skip_number()?,
-                _ => {
-                    self.value()?;
-                }
+                Some(b't') => self.word("true")?,
+                Some(b'f') => self.word("false")?,
+                Some(b'n') => self.word("null")?,
+                Some(_) => return Err(self.broken("expected a JSON value")),
+                None => return Err(self.broken("the text ends where a value should stand")),
             }
             // Here a value has ended, or its container is empty.
             loop {
@@ -464,6 +470,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline(always)]
     fn member_name(&mut self) -> Result<(), Broken> {
         if self.peek() != Some(b'"') {
             return Err(self.broken("expected a member's name in double quotes"));

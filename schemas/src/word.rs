@@ -1,21 +1,20 @@
-//! Plain text, found eight bytes at once.
+//! Plain text, found sixteen bytes at once.
 //!
 //! Always true: plain is printable ASCII but the quote and the backslash, which need escapes in JSON.
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const TOPS: u64 = 0x8080_8080_8080_8080;
+use wide::i8x16;
 
 /// How many bytes stand before the first that is not plain.
 #[inline]
 pub(crate) fn plain_length(bytes: &[u8]) -> usize {
     let mut place = 0;
     let mut rest = bytes;
-    while let Some((eight, after)) = rest.split_first_chunk() {
-        let found = unusual(u64::from_le_bytes(*eight));
+    while let Some((sixteen, after)) = rest.split_first_chunk() {
+        let found = unusual(*sixteen);
         if found != 0 {
-            return place + found.trailing_zeros() as usize / 8;
+            return place + found.trailing_zeros() as usize;
         }
-        place += 8;
+        place += 16;
         rest = after;
     }
     place + rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len())
@@ -25,15 +24,17 @@ const fn is_plain(byte: u8) -> bool {
     matches!(byte, 0x20..0x7f) && !matches!(byte, b'"' | b'\\')
 }
 
-/// Has the top bit of the first byte (in little endian) that is not plain, and of none before; what
-/// it says of the bytes after that one means nothing. A byte beyond ASCII has its top bit itself; of
-/// the others each kind gets it from one of the sums.
-const fn unusual(word: u64) -> u64 {
-    let control = word.wrapping_sub(ONES * 0x20);
-    let quote = (word ^ (ONES * b'"' as u64)).wrapping_sub(ONES);
-    let backslash = (word ^ (ONES * b'\\' as u64)).wrapping_sub(ONES);
-    let delete = word.wrapping_add(ONES);
-    (word | control | quote | backslash | delete) & TOPS
+/// One bit for each byte that is not plain. Bytes beyond ASCII are negative numbers, and so below
+/// the first that is printable.
+#[inline(always)]
+fn unusual(bytes: [u8; 16]) -> u32 {
+    let bytes = i8x16::new(bytes.map(u8::cast_signed));
+    let splat = |byte: u8| i8x16::splat(byte.cast_signed());
+    let unusual = bytes.simd_lt(splat(b' '))
+        | bytes.simd_eq(splat(b'"'))
+        | bytes.simd_eq(splat(b'\\'))
+        | bytes.simd_eq(splat(0x7f));
+    unusual.to_bitmask()
 }
 
 #[cfg(test)]
