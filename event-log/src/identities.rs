@@ -166,7 +166,7 @@ impl Identities {
         self.filters.store(Arc::new(memory.chain(disk).collect()));
     }
 
-    /// The newest run that is not in a table of the store, or being written there.
+    /// The newest run that was there when the index was opened; asked before anything is sealed.
     pub(crate) fn newest_run(&self) -> u64 {
         self.recent.read().filling.runs.last().copied().unwrap_or_default()
     }
@@ -233,7 +233,12 @@ impl Identities {
             recent.sealed = None;
             self.publish(&recent);
         }
-        self.remove_runs(&layer.runs)?;
+        let removed = self.remove_runs(&layer.runs);
+        if removed.is_err() {
+            // The next seal tries again.
+            self.recent.write().filling.runs.extend_from_slice(&layer.runs);
+        }
+        removed?;
         if let Some(Layer { mut table, .. }) = Arc::into_inner(layer) {
             table.clear();
             sorted.clear();
@@ -242,7 +247,6 @@ impl Identities {
         self.forget(|generations| generations.drop_beyond_limit())
     }
 
-    /// What an error leaves here is removed after the next start.
     fn remove_runs(&self, runs: &[u64]) -> fjall::Result<()> {
         for some in runs.chunks(STEP) {
             let mut removal = self.db.batch();

@@ -84,19 +84,19 @@ impl Finder {
             Wrong { message: format!("it is not UTF-8 at byte {at},").into(), at }
         })?;
         let mut reader = Reader::new(text);
-        let batch = self.top(&mut reader)?;
+        let batch = self.top(text, &mut reader)?;
         let more = "there is more after the end of the JSON (for one event a line send the content \
                     type application/x-ndjson)";
         reader.end().map_err(|broken| Wrong { message: more.into(), at: broken.at })?;
         Ok(batch)
     }
 
-    fn top(&mut self, reader: &mut Reader<'_>) -> Result<Batch, Wrong> {
+    fn top(&mut self, text: &str, reader: &mut Reader<'_>) -> Result<Batch, Wrong> {
         reader.skip_space();
         let start = reader.at();
         match reader.peek() {
             Some(b'[') => Ok(Batch { events: self.events(reader)?, sent_at: None }),
-            Some(b'{') => match self.object(reader)? {
+            Some(b'{') => match self.object(text, reader)? {
                 Some(batch) => Ok(batch),
                 None => {
                     let event = start..reader.at();
@@ -127,7 +127,7 @@ impl Finder {
     }
 
     /// A batch, or nothing where the object is an event: without the member `events`.
-    fn object(&mut self, reader: &mut Reader<'_>) -> Result<Option<Batch>, Wrong> {
+    fn object(&mut self, text: &str, reader: &mut Reader<'_>) -> Result<Option<Batch>, Wrong> {
         let (mut events, mut sent_at, mut repeated) = (None, None, None);
         let mut names: Vec<Cow<'_, str>> = Vec::new();
         let mut members = 0_usize;
@@ -141,16 +141,18 @@ impl Finder {
                     return Err(reader.broken("expected `events` to be an array of events"));
                 }
                 "events" if events.is_none() => events = Some(self.events(reader)?),
-                "sent_at" if sent_at.is_none() => sent_at = Some((reader.value()?, at)),
+                "sent_at" if sent_at.is_none() => sent_at = Some(reader.skip_leniently()?),
                 _ => {
                     reader.skip_leniently()?;
                 }
             }
             // An event may have any number of members, and says itself if one is repeated.
-            if names.contains(&name) {
-                repeated.get_or_insert((name, at));
-            } else if members <= BATCH_MEMBERS_MAX {
-                names.push(name);
+            if members <= BATCH_MEMBERS_MAX {
+                if names.contains(&name) {
+                    repeated.get_or_insert((name, at));
+                } else {
+                    names.push(name);
+                }
             }
             Ok(())
         })?;
@@ -163,7 +165,7 @@ impl Finder {
             let message = format!("the batch object names `{}` twice", printable(&name));
             return Err(Wrong { message: message.into(), at });
         }
-        let sent_at = sent_at.map(|(value, at)| batch_time(value, at)).transpose()?.flatten();
+        let sent_at = sent_at.map(|place| batch_time(text, place)).transpose()?.flatten();
         Ok(Some(Batch { events, sent_at }))
     }
 }
@@ -172,11 +174,12 @@ fn printable(name: &str) -> String {
     shortened(name).chars().filter(|c| !c.is_control()).collect()
 }
 
-fn batch_time(value: Value<'_>, at: usize) -> Result<Option<Timestamp>, Wrong> {
+fn batch_time(text: &str, place: Range<usize>) -> Result<Option<Timestamp>, Wrong> {
+    let at = place.start;
     let wrong = |why: &str| Wrong { message: format!("`sent_at` of the batch {why}").into(), at };
-    match value {
-        Value::Null => Ok(None),
-        Value::String(text) => Timestamp::parse_rfc3339(&text.read())
+    match Reader::new(text.get(place).unwrap_or_default()).value() {
+        Ok(Value::Null) => Ok(None),
+        Ok(Value::String(text)) => Timestamp::parse_rfc3339(&text.read())
             .map(Some)
             .map_err(|error| wrong(&error.to_string())),
         _ => Err(wrong("is not a string with an RFC 3339 time")),

@@ -62,7 +62,12 @@ impl Form {
     }
 
     fn members(&mut self, members: &mut [Member<'_>]) {
-        members.sort_unstable_by(|a, b| a.name().cmp(&b.name()));
+        if members.iter().all(|member| member.key.plain().is_some()) {
+            members.sort_unstable_by(|a, b| a.name().cmp(&b.name()));
+        } else {
+            // Each name is unescaped once, however many there are.
+            members.sort_by_cached_key(Member::name);
+        }
         self.0.push(b'o');
         for member in members.iter().filter(|member| !member.absent) {
             self.text(&member.name());

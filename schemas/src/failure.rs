@@ -50,10 +50,12 @@ impl Failure {
     pub(crate) fn malformed(message: String) -> Self {
         Self::new(RejectReason::MalformedJson, "", message)
     }
+}
 
-    pub(crate) fn into_rejection(self) -> Rejection {
-        let field = Some(&*self.field).filter(|field| !field.is_empty());
-        Rejection::new(self.reason, field, self.message)
+impl From<Failure> for Rejection {
+    fn from(failure: Failure) -> Self {
+        let field = Some(&*failure.field).filter(|field| !field.is_empty());
+        Self::new(failure.reason, field, failure.message)
     }
 }
 

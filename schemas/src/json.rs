@@ -1,4 +1,4 @@
-//! A strict JSON reader that borrows from the text and visits each byte once.
+//! A strict JSON reader that borrows from the text and recurses nowhere.
 //!
 //! In: UTF-8 text. Out: values whose strings and nested containers borrow from it.
 //! Always true: it takes exactly the texts of RFC 8259 that are nested at most [`DEPTH_MAX`] deep
@@ -42,7 +42,7 @@ impl Broken {
     }
 }
 
-/// One value, as it is written and checked. Small, because every value is moved several times.
+/// One value, checked, and most often as it is written. Small, because each is moved several times.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Value<'a> {
     Null,
@@ -72,7 +72,7 @@ impl Value<'_> {
         }
     }
 
-    /// Appends the value as JSON, as it was written.
+    /// Appends the value as JSON: as it was written, unless it was converted since.
     pub(crate) fn write(&self, out: &mut String) {
         match self {
             Self::Null => out.push_str("null"),
@@ -357,7 +357,10 @@ impl<'a> Reader<'a> {
                     return Err(self.broken("a string holds a control character; escape it"));
                 }
                 Some(_) => {
-                    self.at += 1;
+                    let beyond =
+                        |rest: &[u8]| rest.iter().take_while(|byte| **byte >= 0x7f).count();
+                    let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+                    self.at += beyond(rest);
                     let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
                     self.at += word::plain_length(rest);
                 }

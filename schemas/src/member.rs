@@ -1,6 +1,7 @@
 //! Members of `data` as they were read, and how one fills a field.
 //!
-//! Always true: a member keeps how it was written beside what it means.
+//! Always true: a member is as it was written until it fills a field, which may give it another name
+//! and another unit.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -87,7 +88,7 @@ pub(crate) fn store<T: FieldType>(
 
 /// The first name that two members share.
 fn repeated<'a>(members: &[Member<'a>]) -> Option<Text<'a>> {
-    if members.len() <= 16 {
+    if members.len() <= 16 && members.iter().all(|member| member.key.plain().is_some()) {
         let mut rest = members;
         while let Some((first, others)) = rest.split_first() {
             if others.iter().any(|other| other.key == first.key) {

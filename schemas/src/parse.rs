@@ -87,27 +87,29 @@ impl<'a> EventReader<'a> {
             return Err(Rejection::new(RejectReason::EventTooLarge, None, message));
         }
         self.members.clear();
-        self.read_members(raw, cx).map_err(|failure| {
-            let mut rejection = failure.into_rejection();
+        // Of one type, so that the event is written where the caller wants it, and not copied there.
+        let mut read = self.read_members(raw, cx);
+        if let Err(rejection) = &mut read {
             rejection.id = self.members.sent_text(Slot::Id);
             rejection.type_name = self.members.sent_text(Slot::Type);
             rejection.app = self.members.sent_text(Slot::App);
-            rejection
-        })
+        }
+        read
     }
 
+    #[expect(clippy::result_large_err, reason = "rejections are few, and each is read once")]
     fn read_members(
         &mut self,
         raw: &'a [u8],
         cx: &ParseContext<'a>,
-    ) -> Result<EventRef<'a>, Failure> {
+    ) -> Result<EventRef<'a>, Rejection> {
         let Self { members, form } = self;
         let text = std::str::from_utf8(raw).map_err(|error| {
             Failure::malformed(format!("the event is not UTF-8 at byte {}", error.valid_up_to()))
         })?;
         members.read(text).map_err(|broken| not_an_event(text, broken))?;
         if let Some(failure) = members.twice.take() {
-            return Err(failure);
+            return Err(failure.into());
         }
         no_repeats(&members.extra, "the event")?;
         no_repeats(&members.data, "data")?;
@@ -115,14 +117,16 @@ impl<'a> EventReader<'a> {
         let id_text = members.required(Slot::Id)?;
         let type_text = members.required(Slot::Type)?;
         let event_type = known_type(&type_text)?;
-        let info = event_type.info();
-        let type_name = info.as_ref().map_or(type_text, |info| info.name.into());
+        let type_name = match event_type {
+            EventType::Custom => type_text,
+            known => known.as_str().into(),
+        };
         let Some(user_id) = members.text(Slot::UserId)? else {
-            return Err(missing(&type_name, Slot::UserId));
+            return Err(missing(&type_name, Slot::UserId).into());
         };
         let user_role = members.role()?;
         let Some(occurred_at) = members.time(Slot::OccurredAt)? else {
-            return Err(missing(&type_name, Slot::OccurredAt));
+            return Err(missing(&type_name, Slot::OccurredAt).into());
         };
         let sent_at = members.time(Slot::SentAt)?.or(cx.batch_sent_at);
         let (id, original_id) = EventId::of_id_text(cx.school_id, &user_id, &id_text);
@@ -151,16 +155,16 @@ impl<'a> EventReader<'a> {
         let data = members.value(Slot::Data);
         if !matches!(data, Value::Object(_) | Value::Null) {
             let message = format!("data must be an object, not {}", data.describe());
-            return Err(Failure::new(RejectReason::InvalidField, "data", message));
+            return Err(Failure::new(RejectReason::InvalidField, "data", message).into());
         }
-        for required in info.iter().flat_map(|info| info.envelope) {
+        for required in event_type.envelope() {
             let (present, slot) = match *required {
                 "course_id" => (event.course_id.is_some(), Slot::CourseId),
                 "classroom_id" => (event.classroom_id.is_some(), Slot::ClassroomId),
                 _ => continue,
             };
             if !present {
-                return Err(missing(&event.type_name, slot));
+                return Err(missing(&event.type_name, slot).into());
             }
         }
         Payload::check(event_type, &mut members.data)?;
@@ -242,21 +246,18 @@ impl Payload {
     /// are stored; the same checks as for a new event.
     #[expect(clippy::result_large_err, reason = "rejections are few, and each is read once")]
     pub fn parse(type_name: &str, data: &str) -> Result<Self, Rejection> {
-        let read = || {
-            let event_type = known_type(type_name)?;
-            let mut members = Vec::new();
-            let mut reader = Reader::new(data);
-            let scanned = reader.object(|reader, key| {
-                members.push(Member::read(reader, key)?);
-                Ok(())
-            });
-            scanned.and_then(|()| reader.end()).map_err(|broken| broken_json(data, broken))?;
-            no_repeats(&members, "data")?;
-            let payload = Payload::read(event_type, type_name, &mut members)?;
-            rules::check(event_type, &members)?;
-            Ok(payload)
-        };
-        read().map_err(Failure::into_rejection)
+        let event_type = known_type(type_name)?;
+        let mut members = Vec::new();
+        let mut reader = Reader::new(data);
+        let scanned = reader.object(|reader, key| {
+            members.push(Member::read(reader, key)?);
+            Ok(())
+        });
+        scanned.and_then(|()| reader.end()).map_err(|broken| broken_json(data, broken))?;
+        no_repeats(&members, "data")?;
+        let payload = Self::read(event_type, type_name, &mut members)?;
+        rules::check(event_type, &members)?;
+        Ok(payload)
     }
 }
 

@@ -31,7 +31,7 @@ const PREFIX: &str = "seen-";
 /// The first generation is made for so many entries, and each for [`GROWTH`] times what the one
 /// before held: the memory for filters, 3 bytes for each that there is room for, grows with what
 /// there is.
-const FIRST: u64 = 1 << 22;
+const FIRST: u64 = 1 << 20;
 const GROWTH: u64 = 4;
 
 /// Entries of a generation at most, where nothing else limits them: 96 MiB of filter.

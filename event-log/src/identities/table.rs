@@ -4,9 +4,11 @@
 //! and the hash table holds their places alone: what is added while all cores are busy touches little
 //! memory.
 
+use std::hash::BuildHasher as _;
+
 use chalkstream_schemas::{ContentHash, EventIdentity};
-use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::Entry;
 
@@ -15,16 +17,18 @@ use super::Entry;
 pub(super) struct Table {
     entries: Vec<Entry>,
     places: HashTable<u32>,
+    /// Its seed differs in every process: clients choose their ids, and could choose some that meet.
+    hasher: DefaultHashBuilder,
 }
 
 impl Table {
     pub(super) fn insert(&mut self, entry: Entry) {
-        let (entries, identity) = (&self.entries, entry.0);
+        let (entries, hasher, identity) = (&self.entries, &self.hasher, entry.0);
         let Ok(place) = u32::try_from(entries.len()) else { return };
         let slot = self.places.entry(
-            hash(&identity),
+            hasher.hash_one(identity),
             |place| identity_at(entries, *place) == Some(identity),
-            |place| identity_at(entries, *place).map_or(0, |identity| hash(&identity)),
+            |place| identity_at(entries, *place).map_or(0, |identity| hasher.hash_one(identity)),
         );
         if let Slot::Vacant(free) = slot {
             free.insert(place);
@@ -35,7 +39,7 @@ impl Table {
     /// The content that an identity was kept with.
     pub(super) fn get(&self, identity: &EventIdentity) -> Option<ContentHash> {
         let is_it = |place: &u32| identity_at(&self.entries, *place) == Some(*identity);
-        let place = self.places.find(hash(identity), is_it)?;
+        let place = self.places.find(self.hasher.hash_one(identity), is_it)?;
         self.entries.get(*place as usize).map(|(_, content)| *content)
     }
 
@@ -57,12 +61,6 @@ impl Table {
 
 fn identity_at(entries: &[Entry], place: u32) -> Option<EventIdentity> {
     entries.get(place as usize).map(|(identity, _)| *identity)
-}
-
-/// An identity is a hash already; the last half of it, because filters choose by the first.
-fn hash(identity: &EventIdentity) -> u64 {
-    let [.., a, b, c, d, e, f, g, h] = *identity.as_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 #[cfg(test)]

@@ -42,6 +42,9 @@ fn json_holds_one_event_an_array_or_a_batch() {
     );
     assert_eq!(batch.sent_at, Some(Timestamp::parse_rfc3339("2026-01-02T03:04:05Z").unwrap()));
     assert_eq!(events(Format::Json, "{\"events\": [], \"sent_at\": null}", &[]).sent_at, None);
+    // What an event without `events` says is its own affair.
+    let half = "{\"sent_at\": \"\\ud800\"}";
+    events(Format::Json, half, &[half]);
     // An escaped name is the same name.
     events(Format::Json, "{\"\\u0065vents\": [1]}", &["1"]);
 }

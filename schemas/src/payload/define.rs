@@ -179,34 +179,43 @@ macro_rules! event_types {
                 match self {
                     $(Self::$bare => TypeInfo {
                         event_type: self,
-                        name: $bare_name,
+                        name: self.as_str(),
                         aliases: &[$($bare_alias),*],
                         message: stringify!($bare),
                         number: $bare_number,
-                        envelope: &[$($bare_env),*],
+                        envelope: self.envelope(),
                         fields: &[],
                         doc: concat!($($bare_doc),*),
                     },)*
                     $(Self::$variant => TypeInfo {
                         event_type: self,
-                        name: $name,
+                        name: self.as_str(),
                         aliases: &[$($alias),*],
                         message: stringify!($variant),
                         number: $number,
-                        envelope: &[$($env),*],
+                        envelope: self.envelope(),
                         fields: $variant::FIELDS,
                         doc: concat!($($doc),*),
                     },)*
                     Self::Custom => TypeInfo {
                         event_type: self,
-                        name: "custom",
+                        name: self.as_str(),
                         aliases: &[],
                         message: "Custom",
                         number: CUSTOM_NUMBER,
-                        envelope: &[],
+                        envelope: self.envelope(),
                         fields: &[],
                         doc: " An event that an application defined.",
                     },
+                }
+            }
+
+            /// Envelope fields that this type requires.
+            pub(crate) const fn envelope(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$bare => &[$($bare_env),*],)*
+                    $(Self::$variant => &[$($env),*],)*
+                    Self::Custom => &[],
                 }
             }
 

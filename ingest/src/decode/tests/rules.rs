@@ -131,6 +131,7 @@ fn piece() -> impl Strategy<Value = &'static [u8]> {
         b"\"sent_at\":null",
         b"\"sent_at\":\"2026-01-02T03:04:05Z\"",
         b"\"sent_at\":5",
+        b"\"sent_at\":\"\\ud800\"",
         b"\"x\":1",
         b"\"x\":{\"y\":[]}",
     ];
