@@ -1,9 +1,9 @@
 //! From the JSON of a request to the events in it, each as a range of its bytes.
 //!
 //! In: bytes. Out: [`Batch`], or what is wrong with them as a whole.
-//! Always true: nothing is copied; the bytes are JSON in UTF-8, but an event may be
-//! nested too deeply or hold half of a surrogate pair, because one event's fault must not sink its
-//! batch; at most so many events are collected as may be.
+//! Always true: nothing is copied; the bytes are JSON in UTF-8, but an event may be nested too deeply
+//! or hold half of a surrogate pair, because one event's fault must not sink its batch; at most so
+//! many events are collected as may be.
 //! Not here: what an event means ([`crate::parse`]), and other formats (ingest).
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ use crate::json::{Broken, Reader, Value, shortened};
 use crate::time::Timestamp;
 
 /// Most members of a batch object; an event may have more.
-pub const BATCH_MEMBERS_MAX: usize = 64;
+const BATCH_MEMBERS_MAX: usize = 64;
 
 /// The events of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

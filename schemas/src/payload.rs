@@ -23,7 +23,7 @@ use crate::transcode::{Object, ProtoField as _};
 
 mod define;
 
-use define::{event_types, finish, is_required, present, rust_type};
+use define::{event_types, finish, is_required, present, rust_type, store_each};
 
 /// What a learner answered.
 #[derive(Clone, Debug, PartialEq)]

@@ -48,6 +48,27 @@ macro_rules! present {
     };
 }
 
+/// Stores each member in the variable of its field, found by the field's name or an alias.
+macro_rules! store_each {
+    ($members:ident, $variant:ident, $($field:ident [$($alias:literal)*])*) => {
+        for member in $members {
+            match &*member.key.read() {
+                $(
+                    stringify!($field) => {
+                        const FIELD: &Field = named($variant::FIELDS, stringify!($field));
+                        store(&mut $field, member, FIELD, false)?;
+                    }
+                    $($alias => {
+                        const FIELD: &Field = named($variant::FIELDS, stringify!($field));
+                        store(&mut $field, member, FIELD, true)?;
+                    })*
+                )*
+                _ => {}
+            }
+        }
+    };
+}
+
 macro_rules! event_types {
     (
         bare {$(
@@ -103,23 +124,7 @@ macro_rules! event_types {
 
                 fn read(members: &mut [Member<'_>]) -> Result<Self, Failure> {
                     $(let mut $field: Option<$ty> = None;)*
-                    for member in members {
-                        match &*member.key.read() {
-                            $(
-                                stringify!($field) => {
-                                    const FIELD: &Field =
-                                        named($variant::FIELDS, stringify!($field));
-                                    store(&mut $field, member, FIELD, false)?;
-                                }
-                                $($falias => {
-                                    const FIELD: &Field =
-                                        named($variant::FIELDS, stringify!($field));
-                                    store(&mut $field, member, FIELD, true)?;
-                                })*
-                            )*
-                            _ => {}
-                        }
-                    }
+                    store_each!(members, $variant, $($field [$($falias)*])*);
                     Ok(Self {
                         $($field: finish!(
                             $presence $field, $name,
@@ -130,23 +135,7 @@ macro_rules! event_types {
 
                 fn check(members: &mut [Member<'_>]) -> Result<(), Failure> {
                     $(let mut $field: Option<Checked<$ty>> = None;)*
-                    for member in members {
-                        match &*member.key.read() {
-                            $(
-                                stringify!($field) => {
-                                    const FIELD: &Field =
-                                        named($variant::FIELDS, stringify!($field));
-                                    store(&mut $field, member, FIELD, false)?;
-                                }
-                                $($falias => {
-                                    const FIELD: &Field =
-                                        named($variant::FIELDS, stringify!($field));
-                                    store(&mut $field, member, FIELD, true)?;
-                                })*
-                            )*
-                            _ => {}
-                        }
-                    }
+                    store_each!(members, $variant, $($field [$($falias)*])*);
                     $(if is_required!($presence) && $field.is_none() {
                         const FIELD: &Field = named($variant::FIELDS, stringify!($field));
                         return Err(Failure::missing($name, "data.", FIELD));
@@ -315,4 +304,4 @@ macro_rules! event_types {
     };
 }
 
-pub(super) use {event_types, finish, is_required, present, rust_type};
+pub(super) use {event_types, finish, is_required, present, rust_type, store_each};
