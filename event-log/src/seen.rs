@@ -30,7 +30,7 @@ pub use self::shared::{RedisOptions, SharedIndex};
 pub const DEFAULT_HORIZON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// How many entries a [`LocalIndex`] holds at most, unless told otherwise: about 4 GB of
-/// disk and at most 400 MB of memory.
+/// disk and at most 500 MB of memory.
 pub const DEFAULT_MAX_ENTRIES: u64 = 100_000_000;
 
 /// An index in a folder of this machine.

@@ -5,8 +5,8 @@
 //! first ones the block: identities in their order walk through the filter in its order.
 //! Always true: once [`Filter::is_complete`], an identity that was inserted is never `absent`; one
 //! inserts at a time, so that a bit costs no atomic operation but a load and a store; memory is
-//! fixed. Of as many entries as it was made for about 1 in 10,000 others seems present, and more
-//! as it fills further.
+//! fixed. How many others seem present depends on the bits for an entry, and on how many more are
+//! inserted than it was made for.
 //! Not here: what was found.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,11 +16,9 @@ use parking_lot::Mutex;
 
 const WORDS: usize = 8;
 
-/// Bits that an entry gets.
-const BITS: u64 = 24;
-
 /// Which identities may have been seen.
 pub(super) struct Filter {
+    made_for: u64,
     blocks: Vec<[AtomicU64; WORDS]>,
     /// Held by whoever inserts.
     inserting: Mutex<()>,
@@ -28,21 +26,27 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// A filter for so many entries that knows of none yet, and says so only once it is complete.
-    pub(super) fn incomplete(entries: u64) -> Self {
-        let blocks = entries.saturating_mul(BITS).div_ceil(WORDS as u64 * 64).max(1);
+    /// A filter for so many entries, with so many bits each, that knows of none yet; it is to be
+    /// believed once it is complete.
+    pub(super) fn incomplete(made_for: u64, bits: u64) -> Self {
+        let blocks = made_for.saturating_mul(bits).div_ceil(WORDS as u64 * 64).max(1);
         // The block is chosen by 32 bits.
         let count = u32::try_from(blocks).unwrap_or(u32::MAX) as usize;
         let mut blocks = Vec::new();
         blocks.resize_with(count, Default::default);
-        Self { blocks, inserting: Mutex::default(), complete: AtomicBool::new(false) }
+        Self { made_for, blocks, inserting: Mutex::default(), complete: AtomicBool::new(false) }
     }
 
     /// A filter for so many entries of an index that holds nothing yet.
-    pub(super) fn new(entries: u64) -> Self {
-        let filter = Self::incomplete(entries);
+    pub(super) fn new(made_for: u64, bits: u64) -> Self {
+        let filter = Self::incomplete(made_for, bits);
         filter.complete();
         filter
+    }
+
+    /// The number of entries that it was made for.
+    pub(super) const fn made_for(&self) -> u64 {
+        self.made_for
     }
 
     /// From now on everything that the index holds has been inserted.
@@ -55,10 +59,10 @@ impl Filter {
         self.complete.load(Ordering::Acquire)
     }
 
-    pub(super) fn insert<'i>(&self, identities: impl IntoIterator<Item = &'i EventIdentity>) {
+    pub(super) fn insert(&self, identities: impl IntoIterator<Item = EventIdentity>) {
         let _alone = self.inserting.lock();
         for identity in identities {
-            let (block, bits) = self.place(identity);
+            let (block, bits) = self.place(&identity);
             for (word, bit) in block.iter().zip(bits) {
                 // Whoever asks afterwards synchronises by the lock that it got the entry's turn from.
                 word.store(word.load(Ordering::Relaxed) | bit, Ordering::Relaxed);
@@ -109,22 +113,24 @@ mod tests {
 
     #[test]
     fn what_was_inserted_is_never_absent_and_little_else_is_present() {
-        for (made_for, limit) in [(1_000_000, 200), (4_000_000, 2)] {
-            let filter = Filter::new(made_for);
+        for (made_for, bits, limit) in
+            [(1_000_000, 24, 200), (4_000_000, 24, 2), (1_000_000, 8, 40_000)]
+        {
+            let filter = Filter::new(made_for, bits);
             let inserted = 1_000_000;
-            filter.insert(&(0..inserted).map(identity).collect::<Vec<_>>());
+            filter.insert((0..inserted).map(identity));
             assert!((0..inserted).all(|number| !filter.absent(&identity(number))));
             let others = inserted..2 * inserted;
             let present = others.filter(|number| !filter.absent(&identity(*number))).count();
-            assert!(present < limit, "{present} of a million seem present, made for {made_for}");
+            assert!(present < limit, "{present} of a million, {bits} bits for {made_for}");
         }
     }
 
     #[test]
     fn a_filter_for_nothing_works() {
-        let filter = Filter::new(0);
+        let filter = Filter::new(0, 24);
         assert!(filter.absent(&identity(1)));
-        filter.insert(&[identity(1)]);
+        filter.insert([identity(1)]);
         assert!(!filter.absent(&identity(1)));
     }
 }

@@ -1,4 +1,4 @@
-//! The part of the index on disk: generations, each with a filter of its own.
+//! The part of the index on disk: generations of tables, each generation with a filter of its own.
 //!
 //! They have a store of their own: whoever writes a table holds that store's journal until several
 //! fsyncs are done, and what is acknowledged meanwhile must not wait for that.
@@ -17,16 +17,16 @@ use std::thread::JoinHandle;
 
 use chalkstream_schemas::{ContentHash, EventIdentity};
 use fjall::compaction::Leveled;
-use fjall::config::{
-    BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy,
-};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::config::{CompressionPolicy, FilterPolicy};
+use fjall::{Database, KeyspaceCreateOptions};
 use parking_lot::{Mutex, RwLock};
 
+use super::buckets::Buckets;
 use super::filter::Filter;
-use super::{Entry, Limits};
+use super::tables::Tables;
+use super::{FILTER_BITS, Limits};
 
-const PREFIX: &str = "seen-";
+const PREFIX: &str = "generation-";
 
 /// The first generation is made for so many entries, and each for [`GROWTH`] times what the one
 /// before held: the memory for filters, 3 bytes for each that there is room for, grows with what
@@ -37,14 +37,11 @@ const GROWTH: u64 = 4;
 /// Entries of a generation at most, where nothing else limits them: 96 MiB of filter.
 const LARGEST: u64 = 1 << 25;
 
-/// Identities that are read before they are put into a filter.
-const STEP: usize = 4_096;
-
 /// What was written within one span of time.
 #[derive(Clone)]
 pub(super) struct Generation {
     since_ms: u64,
-    entries: Keyspace,
+    tables: Arc<Tables>,
     count: u64,
     /// More than that begin the next generation.
     capacity: u64,
@@ -57,8 +54,7 @@ impl Generation {
         if self.filter.is_complete() && self.filter.absent(identity) {
             return Ok(None);
         }
-        let entry = self.entries.get(identity.as_bytes())?;
-        Ok(entry.and_then(|entry| entry.first_chunk().copied()).map(ContentHash::from_bytes))
+        self.tables.get(identity)
     }
 }
 
@@ -84,20 +80,19 @@ impl Generations {
             for name in db.list_keyspace_names() {
                 let since_ms = name.strip_prefix(PREFIX).and_then(|text| text.parse().ok());
                 if let Some(since_ms) = since_ms {
-                    let entries = db.keyspace(&name, options)?;
-                    let count = entries.approximate_len() as u64;
-                    found.push((since_ms, entries, count));
+                    found.push((since_ms, Tables::open(db.keyspace(&name, options)?)?));
                 }
             }
         }
-        found.sort_by_key(|(since_ms, ..)| *since_ms);
-        let newest = found.last().map(|(since_ms, ..)| *since_ms);
-        let generation = |(since_ms, entries, count)| {
+        found.sort_by_key(|(since_ms, _)| *since_ms);
+        let newest = found.last().map(|(since_ms, _)| *since_ms);
+        let generation = |(since_ms, tables): (u64, Tables)| {
+            let (count, tables) = (tables.count(), Arc::new(tables));
             // Nothing is added to an old one.
             let is_newest = Some(since_ms) == newest;
             let capacity = if is_newest { limits.next_capacity(count).max(count) } else { count };
-            let filter = Arc::new(Filter::incomplete(capacity));
-            Generation { since_ms, entries, count, capacity, filter }
+            let filter = Arc::new(Filter::incomplete(capacity, FILTER_BITS));
+            Generation { since_ms, tables, count, capacity, filter }
         };
         let list: Vec<_> = found.into_iter().map(generation).collect();
         let filling = Filling::start(&list);
@@ -144,17 +139,13 @@ impl Generations {
         Ok(())
     }
 
-    /// Writes entries, sorted by identity, as one table into the generation of this time.
-    pub(super) fn write(&self, now_ms: u64, entries: &[Entry]) -> fjall::Result<()> {
+    /// Writes entries as one table into the generation of this time.
+    pub(super) fn write(&self, now_ms: u64, entries: &Buckets) -> fjall::Result<()> {
         let _alone = self.changing.lock();
-        let count = entries.len() as u64;
-        let (keyspace, filter) = self.current(now_ms, count)?;
-        let mut ingestion = keyspace.start_ingestion()?;
-        for (identity, content) in entries {
-            ingestion.write(identity.as_bytes().as_slice(), content.as_bytes().as_slice())?;
-        }
-        ingestion.finish()?;
-        filter.insert(entries.iter().map(|(identity, _)| identity));
+        let count = entries.len();
+        let (tables, filter) = self.current(now_ms, count)?;
+        tables.write(entries)?;
+        filter.insert(entries.identities());
         if let Some(newest) = self.list.write().last_mut() {
             newest.count += count;
         }
@@ -163,18 +154,18 @@ impl Generations {
 
     /// The generation to write so many into at this time. A clock that was set back stays in the
     /// newest.
-    fn current(&self, now_ms: u64, more: u64) -> fjall::Result<(Keyspace, Arc<Filter>)> {
+    fn current(&self, now_ms: u64, more: u64) -> fjall::Result<(Arc<Tables>, Arc<Filter>)> {
         if let Some(newest) = self.list.read().last() {
             let full = newest.count > 0 && newest.count.saturating_add(more) > newest.capacity;
             if !full && now_ms < newest.since_ms.saturating_add(self.limits.span_ms()) {
-                return Ok((newest.entries.clone(), Arc::clone(&newest.filter)));
+                return Ok((Arc::clone(&newest.tables), Arc::clone(&newest.filter)));
             }
         }
         self.begin(now_ms, more)
     }
 
     /// Begins a generation for at least so many.
-    fn begin(&self, now_ms: u64, more: u64) -> fjall::Result<(Keyspace, Arc<Filter>)> {
+    fn begin(&self, now_ms: u64, more: u64) -> fjall::Result<(Arc<Tables>, Arc<Filter>)> {
         let (since_ms, before) = match self.list.read().last() {
             None => (now_ms, 0),
             // A name of its own, whatever the clock says.
@@ -185,11 +176,12 @@ impl Generations {
             Some(db) => db,
             None => db.insert(open(&self.folder)?),
         };
-        let entries = db.keyspace(&format!("{PREFIX}{since_ms}"), options)?;
+        let keyspace = db.keyspace(&format!("{PREFIX}{since_ms}"), options)?;
+        let tables = Arc::new(Tables::open(keyspace)?);
         let capacity = self.limits.next_capacity(before).max(more);
-        let filter = Arc::new(Filter::new(capacity));
-        let place = (entries.clone(), Arc::clone(&filter));
-        self.list.write().push(Generation { since_ms, entries, count: 0, capacity, filter });
+        let filter = Arc::new(Filter::new(capacity, FILTER_BITS));
+        let place = (Arc::clone(&tables), Arc::clone(&filter));
+        self.list.write().push(Generation { since_ms, tables, count: 0, capacity, filter });
         Ok(place)
     }
 
@@ -228,7 +220,7 @@ impl Generations {
                 generations.remove(0)
             };
             if let Some(db) = &*self.db.lock() {
-                db.delete_keyspace(oldest.entries)?;
+                db.delete_keyspace(oldest.tables.keyspace().clone())?;
             }
         }
     }
@@ -271,7 +263,7 @@ impl Filling {
                 if stopped.load(Ordering::Acquire) {
                     return;
                 }
-                if let Err(error) = fill(&generation, &stopped) {
+                if let Err(error) = generation.tables.fill(&generation.filter, &stopped) {
                     tracing::warn!(%error, "the index of seen events goes on without a filter");
                 }
             }
@@ -296,37 +288,12 @@ impl Drop for Filling {
     }
 }
 
-fn fill(generation: &Generation, stop: &AtomicBool) -> fjall::Result<()> {
-    let mut identities = Vec::with_capacity(STEP);
-    for entry in generation.entries.iter() {
-        if let Some(identity) = entry.key()?.first_chunk() {
-            identities.push(EventIdentity::from_bytes(*identity));
-        }
-        if identities.len() == STEP {
-            if stop.load(Ordering::Acquire) {
-                return Ok(());
-            }
-            generation.filter.insert(&identities);
-            identities.clear();
-        }
-    }
-    generation.filter.insert(&identities);
-    generation.filter.complete();
-    Ok(())
-}
-
 fn options() -> KeyspaceCreateOptions {
-    // Hashes do not compress. Every table spans all hashes, so a merge rewrites all there is, for
-    // three times what an entry costs otherwise; a generation goes as a whole, and its filter knows
-    // nearly all that is new: better to look into all of its tables for the rest. The store keeps the
-    // filters and indexes of such tables on disk; in parts, a look reads a part of each.
+    // Hashes do not compress. A key is asked for only where the filters say that it should be, so the
+    // store's own would tell nothing; and nothing is gained by merging what lies side by side.
     let merge_late = Leveled::default().with_l0_threshold(u8::MAX);
-    let filter = FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(10.0));
     KeyspaceCreateOptions::default()
         .data_block_compression_policy(CompressionPolicy::disabled())
-        .filter_policy(FilterPolicy::all(filter))
-        .filter_block_partitioning_policy(PartitioningPolicy::all(true))
-        .index_block_partitioning_policy(PartitioningPolicy::all(true))
+        .filter_policy(FilterPolicy::disabled())
         .compaction_strategy(Arc::new(merge_late))
-        .expect_point_read_hits(false)
 }
