@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use crate::report::say;
 
 const TOPIC: &str = "floor.events";
-/// As long as Chalkstream's own producer waits.
+/// As long as Kafka's own clients wait by default.
 const LINGER_MS: &str = "5";
 
 #[derive(Deserialize)]

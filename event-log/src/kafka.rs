@@ -222,8 +222,7 @@ impl EventLog for KafkaLog {
             let stopped = AppendError::Stopped { reason: "it is closed".into() };
             return vec![Err(stopped); records.len()];
         }
-        let name = self.options.topic(topic);
-        self.appender.append(topic, &name, self.partitions(topic), records).await
+        self.appender.append(topic, self.partitions(topic), records).await
     }
 
     async fn bounds(&self, topic: Topic, partition: PartitionId) -> Result<LogBounds, Error> {
@@ -256,7 +255,7 @@ impl EventLog for KafkaLog {
             return Ok(());
         }
         self.readers.close();
-        self.appender.flush(self.options.delivery_timeout).await
+        self.appender.close(self.options.delivery_timeout).await
     }
 }
 
