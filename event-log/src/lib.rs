@@ -34,9 +34,7 @@ use chalkstream_schemas::{ContentHash, EventIdentity, LogOffset, PartitionId, Ti
 use crate::breaker::BreakerState;
 pub use crate::error::{AppendError, Error, Retry};
 pub use crate::intake::{Intake, IntakeStatus, Kept};
-pub use crate::partition::{
-    PARTITIONER, partition_of, partition_of_key, put_record_key, record_key,
-};
+pub use crate::partition::{PARTITIONER, partition_of, partition_of_key};
 
 /// How many partitions a new log's topics get.
 pub const DEFAULT_PARTITIONS: u32 = 12;
@@ -74,7 +72,7 @@ impl fmt::Display for Topic {
 pub struct NewRecord {
     /// Where it goes; see [`partition_of`].
     pub partition: PartitionId,
-    /// What it is about; see [`record_key`].
+    /// What it is about; see [`record_key`](chalkstream_schemas::record_key).
     pub key: Bytes,
     /// The bytes to keep.
     pub payload: Bytes,

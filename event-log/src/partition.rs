@@ -4,8 +4,7 @@
 //! partition, in every process and on both logs. The hash is Kafka's own, so that any Kafka client
 //! which sends [`record_key`] as the key agrees.
 
-use bytes::Bytes;
-use chalkstream_schemas::{PartitionId, SchoolId};
+use chalkstream_schemas::{PartitionId, SchoolId, record_key};
 
 /// The name of the rule, a part of the log's identity.
 pub const PARTITIONER: &str = "murmur2-length-prefixed-school-user";
@@ -21,24 +20,6 @@ pub fn partition_of(school: &SchoolId, user: impl AsRef<str>, partitions: u32) -
 /// The partition of a learner whose [`record_key`] this is, among `partitions` of them.
 pub fn partition_of_key(key: &[u8], partitions: u32) -> PartitionId {
     PartitionId::new(kafka_hash(key) % partitions.max(1))
-}
-
-/// The key of a learner's records: school and user, each after its length in two bytes.
-pub fn record_key(school: &SchoolId, user: impl AsRef<str>) -> Bytes {
-    let user = user.as_ref();
-    let mut key = Vec::with_capacity(4 + school.as_str().len() + user.len());
-    put_record_key(school, user, &mut key);
-    key.into()
-}
-
-/// Appends the [`record_key`] of a learner to `out`.
-pub fn put_record_key(school: &SchoolId, user: &str, out: &mut Vec<u8>) {
-    for text in [school.as_str(), user] {
-        // An id has at most 128 bytes, so the clamp is never reached; it keeps this total.
-        let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(text.as_bytes());
-    }
 }
 
 fn kafka_hash(bytes: &[u8]) -> u32 {
@@ -65,15 +46,6 @@ mod tests {
         check(b"a-little-bit-longer-string", -1_486_304_829);
         check(b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971);
         check(b"abc", 479_470_107);
-    }
-
-    #[test]
-    fn lengths_keep_neighbours_apart() {
-        let key = |school, user| {
-            record_key(&SchoolId::parse(school).unwrap(), UserId::parse(user).unwrap())
-        };
-        assert_ne!(key("ab", "c"), key("a", "bc"));
-        assert_eq!(&key("ab", "c")[..], b"\x00\x02ab\x00\x01c");
     }
 
     #[test]

@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use chalkstream_event_log::{
-    AppendError, Intake, Kept, NewRecord, SeenIndex, Topic, partition_of_key, put_record_key,
+    AppendError, Intake, Kept, NewRecord, SeenIndex, Topic, partition_of_key,
 };
 use chalkstream_schemas::record::encode_event;
 use chalkstream_schemas::{
     EventIdentity, EventReader, EventRef, ParseContext, PartitionId, RefuseReason, RejectedRecord,
-    Rejection, Timestamp,
+    Rejection, Timestamp, put_record_key,
 };
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;

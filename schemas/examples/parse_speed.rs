@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use chalkstream_schemas::record::encode_event;
-use chalkstream_schemas::{EventReader, LogRecord, ParseContext, SchoolId, Timestamp};
+use chalkstream_schemas::{EventReader, LogRecord, ParseContext, SchoolId, Timestamp, record_key};
 
 const EVENT: &str = r#"{"id":"01890a5d-ac96-774b-bcce-b302099a8057","type":"answer_submitted","user_id":"learner-4711","occurred_at":"2026-03-02T09:59:58.250Z","session_id":"s-991","course_id":"algebra-1","data":{"item_id":"item-1234","skill_ids":["fractions"],"correct":true,"time_taken_ms":8250,"attempt_number":1}}"#;
 
@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     measure("identity", EVENT.len(), || {
         black_box(black_box(&event).identity());
     });
+    let key = record_key(event.school_id, &event.user_id);
     let mut record = Vec::new();
     encode_event(&event, &mut record);
     let mut out = Vec::new();
@@ -54,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         encode_event(black_box(&event), &mut out);
     });
     measure("decode", record.len(), || {
-        drop(black_box(LogRecord::decode(black_box(&record))));
+        drop(black_box(LogRecord::decode(&key, black_box(&record))));
     });
     Ok(())
 }

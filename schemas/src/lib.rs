@@ -19,6 +19,7 @@ pub mod fields;
 pub mod ids;
 mod json;
 pub mod json_schema;
+mod key;
 mod member;
 mod number;
 pub mod outcome;
@@ -42,6 +43,7 @@ pub use ids::{
     QuizId, QuizRunId, RecommendationId, ResourceId, RowVersion, SchoolId, SessionId, SkillId,
     UserId, VideoId,
 };
+pub use key::{learner_of_key, put_record_key, record_key};
 pub use outcome::{EventOutcome, OutcomeCounts, OutcomeSeries};
 pub use parse::{EventReader, ParseContext, parse_event};
 pub use payload::{Answer, EventType, Payload};

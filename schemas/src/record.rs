@@ -1,10 +1,13 @@
 //! The stored form of a log record: protobuf, `chalkstream.log.v1`, with a format version.
 //!
-//! In: an event, a control record, a rejected event, or counts. Out: bytes, and the same value again.
+//! In: an event, a control record, a rejected event, or counts. Out: bytes, and the same value again,
+//! of an event with its record's key, which says whose it is.
 //! Always true: decoding what was encoded gives an equal value; bytes of another format fail to
 //! decode and never default. The payload is read again from the text of `data` by the code that
 //! read it first.
 //! Not here: keys, offsets and topics (event-log).
+
+use std::ops::RangeInclusive;
 
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -13,14 +16,20 @@ use uuid::Uuid;
 use crate::control::ControlRecord;
 use crate::event::{EventRef, LearningEvent, UserRole};
 use crate::ids::{ContentHash, EventId, IdError, SchoolId};
+use crate::key::learner_of_key;
 use crate::outcome::{EventOutcome, OutcomeCounts, OutcomeSeries};
-use crate::payload::Payload;
+use crate::payload::{EventType, Payload};
 use crate::proto::log::v1 as wire;
 use crate::reason::{RejectReason, Rejection};
 use crate::time::Timestamp;
 
-/// The format of the records that this version writes.
-pub const FORMAT: u32 = 1;
+/// The format of the records that this version writes. It reads format 1 as well, in which an event's
+/// record says without its key whose it is.
+pub const FORMAT: u32 = 2;
+const FORMATS_READ: RangeInclusive<u32> = 1..=FORMAT;
+
+/// The format of what the topic `chalkstream.rejected` holds.
+const REJECTED_FORMAT: u32 = 1;
 
 /// A record of the topic `chalkstream.events`.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +47,7 @@ pub enum DecodeError {
     #[error("the record is not a protobuf message of chalkstream.log.v1")]
     Protobuf(#[from] prost::DecodeError),
     /// Another version wrote the record.
-    #[error("the record has format {found}; this version reads format {FORMAT}")]
+    #[error("the record has format {found}, which this version does not read")]
     Format {
         /// The record's format.
         found: u32,
@@ -46,12 +55,16 @@ pub enum DecodeError {
     /// A field is absent or invalid.
     #[error("the record's field {0} is absent or invalid")]
     Field(&'static str),
+    /// The key names no learner, and the record neither.
+    #[error("the record's key names no learner")]
+    Key,
     /// `data` is not valid for the event's type.
     #[error("the record's payload is not valid: {0}")]
     Payload(Box<Rejection>),
 }
 
-/// Appends an event's record to `out`, straight from the event: the hot path of ingest.
+/// Appends an event's record to `out`, straight from the event: the hot path of ingest. It needs the
+/// [`record_key`](crate::record_key) of the event's learner beside it.
 pub fn encode_event(event: &EventRef<'_>, out: &mut Vec<u8>) {
     varint_field(1, u64::from(FORMAT), out);
     encode_key(2, WireType::LengthDelimited, out);
@@ -72,25 +85,29 @@ pub fn encode_event(event: &EventRef<'_>, out: &mut Vec<u8>) {
 fn encode_stored_event(event: &EventRef<'_>, out: &mut Vec<u8>) {
     bytes_field(1, event.id.as_uuid().as_bytes(), out);
     optional_field(2, event.original_id.as_deref(), out);
-    bytes_field(3, event.school_id.as_str().as_bytes(), out);
-    bytes_field(4, event.user_id.as_bytes(), out);
     varint_field(5, role_to_wire(event.user_role), out);
     time_field(6, event.occurred_at, out);
     if let Some(sent_at) = event.sent_at {
         time_field(7, sent_at, out);
     }
     time_field(8, event.received_at, out);
-    time_field(9, event.event_time, out);
+    if event.event_time != event.occurred_at {
+        time_field(9, event.event_time, out);
+    }
     optional_field(10, event.session_id.as_deref(), out);
     optional_field(11, event.course_id.as_deref(), out);
     optional_field(12, event.classroom_id.as_deref(), out);
     optional_field(13, event.app.as_deref(), out);
     optional_field(14, event.device_type.as_deref(), out);
     optional_field(15, event.app_version.as_deref(), out);
-    bytes_field(16, event.type_name.as_bytes(), out);
+    let is_custom = event.event_type == EventType::Custom;
+    optional_field(16, is_custom.then_some(&*event.type_name), out);
     bytes_field(17, event.data.as_bytes(), out);
     optional_field(18, Some(&*event.extra).filter(|extra| !extra.is_empty()), out);
     bytes_field(19, event.content_hash.as_bytes(), out);
+    if !is_custom {
+        varint_field(20, u64::from(event.event_type.number()), out);
+    }
 }
 
 fn bytes_field(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
@@ -116,7 +133,7 @@ fn time_field(tag: u32, time: Timestamp, out: &mut Vec<u8>) {
 }
 
 impl LogRecord {
-    /// The bytes to store.
+    /// The bytes to store, an event's under the [`record_key`](crate::record_key) of its learner.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
@@ -129,13 +146,13 @@ impl LogRecord {
         out
     }
 
-    /// The record of stored bytes.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    /// The record of stored bytes under this key. That of a control record says nothing.
+    pub fn decode(key: &[u8], bytes: &[u8]) -> Result<Self, DecodeError> {
         let record = wire::Record::decode(bytes)?;
-        check_format(record.format)?;
+        check_format(record.format, FORMATS_READ)?;
         match record.body.ok_or(DecodeError::Field("body"))? {
             wire::record::Body::Event(event) => {
-                event_from_wire(*event).map(|event| Self::Event(Box::new(event)))
+                event_from_wire(key, *event).map(|event| Self::Event(Box::new(event)))
             }
             wire::record::Body::Control(control) => {
                 ControlRecord::from_wire(control).map(Self::Control)
@@ -144,15 +161,25 @@ impl LogRecord {
     }
 }
 
-const fn check_format(found: u32) -> Result<(), DecodeError> {
-    if found == FORMAT { Ok(()) } else { Err(DecodeError::Format { found }) }
+fn check_format(found: u32, read: RangeInclusive<u32>) -> Result<(), DecodeError> {
+    if read.contains(&found) { Ok(()) } else { Err(DecodeError::Format { found }) }
 }
 
-fn event_from_wire(stored: wire::StoredEvent) -> Result<LearningEvent, DecodeError> {
+fn event_from_wire(key: &[u8], stored: wire::StoredEvent) -> Result<LearningEvent, DecodeError> {
     let time = |ms, field| Timestamp::try_from_ms(ms).ok_or(DecodeError::Field(field));
     let user_role = role_from_wire(stored.user_role())?;
-    let payload = Payload::parse(&stored.r#type, &stored.data)
+    let (school_id, user_id) = if stored.school_id.is_empty() && stored.user_id.is_empty() {
+        learner_of_key(key).ok_or(DecodeError::Key)?
+    } else {
+        (id(stored.school_id, "school_id")?, id(stored.user_id, "user_id")?)
+    };
+    let type_name = match stored.type_number {
+        0 => &*stored.r#type,
+        number => EventType::from_number(number).ok_or(DecodeError::Field("type_number"))?.as_str(),
+    };
+    let payload = Payload::parse(type_name, &stored.data)
         .map_err(|rejection| DecodeError::Payload(Box::new(rejection)))?;
+    let occurred_at = time(stored.occurred_at_ms, "occurred_at_ms")?;
     let content_hash = <[u8; 16]>::try_from(stored.content_hash.as_slice())
         .map_err(|_not_16_bytes| DecodeError::Field("content_hash"))?;
     Ok(LearningEvent {
@@ -160,13 +187,16 @@ fn event_from_wire(stored: wire::StoredEvent) -> Result<LearningEvent, DecodeErr
             .map(EventId::from_uuid)
             .map_err(|_not_16_bytes| DecodeError::Field("id"))?,
         original_id: stored.original_id.map(Into::into),
-        school_id: id(stored.school_id, "school_id")?,
-        user_id: id(stored.user_id, "user_id")?,
+        school_id,
+        user_id,
         user_role,
-        occurred_at: time(stored.occurred_at_ms, "occurred_at_ms")?,
+        occurred_at,
         sent_at: stored.sent_at_ms.map(|ms| time(ms, "sent_at_ms")).transpose()?,
         received_at: time(stored.received_at_ms, "received_at_ms")?,
-        event_time: time(stored.event_time_ms, "event_time_ms")?,
+        event_time: match stored.event_time_ms {
+            Some(ms) => time(ms, "event_time_ms")?,
+            None => occurred_at,
+        },
         session_id: stored.session_id.map(|text| id(text, "session_id")).transpose()?,
         course_id: stored.course_id.map(|text| id(text, "course_id")).transpose()?,
         classroom_id: stored.classroom_id.map(|text| id(text, "classroom_id")).transpose()?,
@@ -244,7 +274,7 @@ impl RejectedEntry {
     /// The entry of stored bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut stored = wire::Rejected::decode(bytes)?;
-        check_format(stored.format)?;
+        check_format(stored.format, REJECTED_FORMAT..=REJECTED_FORMAT)?;
         match stored.outcomes.take() {
             Some(outcomes) => outcomes_from_wire(outcomes).map(Self::Outcomes),
             None => rejected_from_wire(stored).map(|record| Self::Event(Box::new(record))),
@@ -256,7 +286,7 @@ impl RejectedRecord {
     /// The bytes to store.
     pub fn encode(&self) -> Vec<u8> {
         wire::Rejected {
-            format: FORMAT,
+            format: REJECTED_FORMAT,
             school_id: self.school_id.to_string(),
             key_id: self.key_id.clone(),
             app: self.app.clone(),
@@ -305,7 +335,7 @@ impl OutcomeCounts {
         let instance = self.instance.as_bytes().to_vec();
         let outcomes = wire::Outcomes { instance, counts: counts.collect() };
         let outcomes = Some(outcomes);
-        wire::Rejected { format: FORMAT, outcomes, ..Default::default() }.encode_to_vec()
+        wire::Rejected { format: REJECTED_FORMAT, outcomes, ..Default::default() }.encode_to_vec()
     }
 }
 

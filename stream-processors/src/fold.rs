@@ -73,7 +73,7 @@ impl Delivered {
         let records = records
             .into_iter()
             .map(|record| {
-                let decoded = LogRecord::decode(&record.payload);
+                let decoded = LogRecord::decode(&record.key, &record.payload);
                 if let Ok(LogRecord::Control(control)) = &decoded
                     && let Some(ControlPayload::Blob { hash, .. }) = payload_of(control)
                 {

@@ -6,7 +6,7 @@
 use chalkstream_core::Position;
 use chalkstream_event_log::StoredRecord;
 use chalkstream_schemas::{
-    LearningEvent, LogOffset, RejectReason, RejectedRecord, SchoolId, Timestamp,
+    LearningEvent, LogOffset, RejectReason, RejectedRecord, SchoolId, Timestamp, learner_of_key,
 };
 
 /// The key id of entries that no request brought.
@@ -37,7 +37,7 @@ impl Reject {
     ) -> Self {
         Self {
             at,
-            school_id: school_of_key(&record.key),
+            school_id: learner_of_key(&record.key).map(|(school_id, _user)| school_id),
             app: None,
             type_name: None,
             reason: RejectReason::MalformedJson,
@@ -103,28 +103,5 @@ impl Reject {
             raw: self.raw,
             replayed_at: None,
         }
-    }
-}
-
-/// The school in a record's key, which begins with the school's length in two bytes.
-fn school_of_key(key: &[u8]) -> Option<SchoolId> {
-    let (length, rest) = key.split_first_chunk::<2>()?;
-    let school = rest.get(..usize::from(u16::from_be_bytes(*length)))?;
-    SchoolId::parse(std::str::from_utf8(school).ok()?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use chalkstream_schemas::UserId;
-
-    #[test]
-    fn the_school_is_read_from_the_key() {
-        let school = SchoolId::parse("lincoln").unwrap();
-        let user = UserId::parse("u1").unwrap();
-        let key = chalkstream_event_log::record_key(&school, &user);
-        assert_eq!(school_of_key(&key), Some(school));
-        assert_eq!(school_of_key(b""), None);
-        assert_eq!(school_of_key(b"\xff\xffabc"), None);
     }
 }

@@ -288,7 +288,7 @@ impl Run {
         for record in records.iter().filter(|record| record.offset >= from) {
             range.through = record.offset.next();
             self.pending.log_bytes += record.payload.len() + record.key.len();
-            match LogRecord::decode(&record.payload) {
+            match LogRecord::decode(&record.key, &record.payload) {
                 Ok(LogRecord::Event(event)) => {
                     range.events.push(Seen::new(record.offset, record.timestamp, &event));
                     decoded.push((record.offset, event));

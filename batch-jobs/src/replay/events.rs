@@ -132,7 +132,7 @@ pub(crate) fn controls_of(batch: &RecordBatch) -> Result<Vec<PlacedControl>, Row
     let (payloads, blobs) = (columns.bytes("payload")?, columns.bytes("blob")?);
     let mut controls = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
-        let Ok(LogRecord::Control(record)) = LogRecord::decode(payloads.value(row)) else {
+        let Ok(LogRecord::Control(record)) = LogRecord::decode(&[], payloads.value(row)) else {
             return Err(RowError { column: "payload" });
         };
         controls.push(PlacedControl {

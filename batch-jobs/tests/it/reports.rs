@@ -354,7 +354,7 @@ async fn fold_of_the_log(world: &World) -> BTreeMap<&'static str, Vec<Vec<String
             let Some(last) = records.last() else { break };
             from = last.offset.next();
             for record in records {
-                match LogRecord::decode(&record.payload).unwrap() {
+                match LogRecord::decode(&record.key, &record.payload).unwrap() {
                     LogRecord::Event(event) => {
                         if seen.insert(event.identity()) {
                             state.apply_event(record.offset, &event, &mut rows);

@@ -10,10 +10,10 @@ use chalkstream_batch_jobs::archiver::{Archiver, ArchiverHandle, ArchiverOptions
 use chalkstream_batch_jobs::lake::{Lake, LakeOptions, LakeTable};
 use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::embedded::{EmbeddedLog, EmbeddedOptions};
-use chalkstream_event_log::{EventLog, NewRecord, Topic, partition_of, record_key};
+use chalkstream_event_log::{EventLog, NewRecord, Topic, partition_of};
 use chalkstream_schemas::{
     LearningEvent, LogOffset, LogRecord, ParseContext, PartitionId, SchoolId, Timestamp,
-    parse_event,
+    parse_event, record_key,
 };
 use chalkstream_stream_processors::first_seen::{FirstSeen, FirstSeenOptions};
 use datafusion::arrow::array::{AsArray, RecordBatch};
@@ -124,7 +124,8 @@ impl World {
                 let Some(last) = records.last() else { break };
                 at = last.offset.next();
                 for record in records {
-                    if let LogRecord::Event(event) = LogRecord::decode(&record.payload).unwrap()
+                    if let LogRecord::Event(event) =
+                        LogRecord::decode(&record.key, &record.payload).unwrap()
                         && seen.insert(event.identity())
                     {
                         places.insert((partition.get(), record.offset.get()), *event);

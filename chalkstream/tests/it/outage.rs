@@ -217,7 +217,11 @@ async fn records(broker: &Broker) -> Vec<LogRecord> {
             let records = log.read(Topic::Events, partition, next, 1 << 20).await.unwrap();
             let Some(last) = records.last() else { break };
             next = last.offset.next();
-            all.extend(records.iter().map(|record| LogRecord::decode(&record.payload).unwrap()));
+            all.extend(
+                records
+                    .iter()
+                    .map(|record| LogRecord::decode(&record.key, &record.payload).unwrap()),
+            );
         }
     }
     all

@@ -236,7 +236,8 @@ pub async fn control_records_reach_every_partition(ground: &dyn Ground) {
         let found = read_all(&*log, Topic::Events, partition, LogOffset::ZERO, 1 << 20).await;
         assert_eq!(found.len(), 1 + usize::from(partition == 4));
         let last = found.last().unwrap();
-        let LogRecord::Control(record) = LogRecord::decode(&last.payload).unwrap() else {
+        let LogRecord::Control(record) = LogRecord::decode(&last.key, &last.payload).unwrap()
+        else {
             panic!("not a control record");
         };
         assert_eq!(record, published);

@@ -390,7 +390,7 @@ impl Server {
         let records = self.records(Topic::Events).await;
         records
             .iter()
-            .map(|record| match LogRecord::decode(&record.payload).unwrap() {
+            .map(|record| match LogRecord::decode(&record.key, &record.payload).unwrap() {
                 LogRecord::Event(event) => *event,
                 LogRecord::Control(control) => panic!("{control:?}"),
             })

@@ -171,7 +171,7 @@ macro_rules! event_types {
                         name: self.as_str(),
                         aliases: &[$($bare_alias),*],
                         message: stringify!($bare),
-                        number: $bare_number,
+                        number: self.number(),
                         envelope: self.envelope(),
                         fields: &[],
                         doc: concat!($($bare_doc),*),
@@ -181,7 +181,7 @@ macro_rules! event_types {
                         name: self.as_str(),
                         aliases: &[$($alias),*],
                         message: stringify!($variant),
-                        number: $number,
+                        number: self.number(),
                         envelope: self.envelope(),
                         fields: $variant::FIELDS,
                         doc: concat!($($doc),*),
@@ -191,11 +191,29 @@ macro_rules! event_types {
                         name: self.as_str(),
                         aliases: &[],
                         message: "Custom",
-                        number: CUSTOM_NUMBER,
+                        number: self.number(),
                         envelope: self.envelope(),
                         fields: &[],
                         doc: " An event that an application defined.",
                     },
+                }
+            }
+
+            /// Its number in the protobuf `oneof`, and in stored records.
+            pub const fn number(self) -> u32 {
+                match self {
+                    $(Self::$bare => $bare_number,)*
+                    $(Self::$variant => $number,)*
+                    Self::Custom => CUSTOM_NUMBER,
+                }
+            }
+
+            /// The type of this number; nothing for that of custom events, which have a name.
+            pub(crate) const fn from_number(number: u32) -> Option<Self> {
+                match number {
+                    $($bare_number => Some(Self::$bare),)*
+                    $($number => Some(Self::$variant),)*
+                    _ => None,
                 }
             }
 

@@ -231,7 +231,7 @@ async fn record_at(
 fn range_of(from: LogOffset, upto: LogOffset, records: &[StoredRecord]) -> SeenRange {
     let mut range = SeenRange { from, through: from, fingerprint: None, events: Vec::new() };
     for record in records.iter().take_while(|record| record.offset < upto) {
-        if let Ok(LogRecord::Event(event)) = LogRecord::decode(&record.payload) {
+        if let Ok(LogRecord::Event(event)) = LogRecord::decode(&record.key, &record.payload) {
             range.events.push(Seen::new(record.offset, record.timestamp, &event));
         }
         range.through = record.offset.next();

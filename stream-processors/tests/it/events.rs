@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use chalkstream_event_log::{EventLog, NewRecord, Topic, partition_of, record_key};
+use chalkstream_event_log::{EventLog, NewRecord, Topic, partition_of};
 use chalkstream_schemas::control::encode_bkt;
 use chalkstream_schemas::{
     BktSkill, ControlBody, ControlPayload, ControlRecord, LearningEvent, LogRecord, ParseContext,
-    PartitionId, SchoolId, SkillId, Timestamp, parse_event,
+    PartitionId, SchoolId, SkillId, Timestamp, parse_event, record_key,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
