@@ -5,7 +5,7 @@
 //! Always true: decoding what was encoded gives an equal value; bytes of another format fail to
 //! decode and never default. The payload is read again from the text of `data` by the code that
 //! read it first.
-//! Not here: keys, offsets and topics (event-log).
+//! Not here: keys ([`crate::key`]), offsets and topics (event-log).
 
 use std::ops::RangeInclusive;
 
@@ -23,13 +23,12 @@ use crate::proto::log::v1 as wire;
 use crate::reason::{RejectReason, Rejection};
 use crate::time::Timestamp;
 
-/// The format of the records that this version writes. It reads format 1 as well, in which an event's
-/// record says without its key whose it is.
-pub const FORMAT: u32 = 2;
-const FORMATS_READ: RangeInclusive<u32> = 1..=FORMAT;
+/// The format of an event's record as this version writes it; its key says whose it is.
+const FORMAT: u32 = 2;
 
-/// The format of what the topic `chalkstream.rejected` holds.
-const REJECTED_FORMAT: u32 = 1;
+/// The first format. Control records and what the topic `chalkstream.rejected` holds still have it, and
+/// events that have it are read: their records say themselves whose they are.
+const FIRST_FORMAT: u32 = 1;
 
 /// A record of the topic `chalkstream.events`.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +54,7 @@ pub enum DecodeError {
     /// A field is absent or invalid.
     #[error("the record's field {0} is absent or invalid")]
     Field(&'static str),
-    /// The key names no learner, and the record neither.
+    /// The key names no learner.
     #[error("the record's key names no learner")]
     Key,
     /// `data` is not valid for the event's type.
@@ -140,7 +139,7 @@ impl LogRecord {
             Self::Event(event) => encode_event(&event.by_ref(), &mut out),
             Self::Control(control) => {
                 let body = wire::record::Body::Control(control.to_wire());
-                out = wire::Record { format: FORMAT, body: Some(body) }.encode_to_vec();
+                out = wire::Record { format: FIRST_FORMAT, body: Some(body) }.encode_to_vec();
             }
         }
         out
@@ -149,9 +148,10 @@ impl LogRecord {
     /// The record of stored bytes under this key. That of a control record says nothing.
     pub fn decode(key: &[u8], bytes: &[u8]) -> Result<Self, DecodeError> {
         let record = wire::Record::decode(bytes)?;
-        check_format(record.format, FORMATS_READ)?;
+        check_format(record.format, FIRST_FORMAT..=FORMAT)?;
         match record.body.ok_or(DecodeError::Field("body"))? {
             wire::record::Body::Event(event) => {
+                let key = (record.format > FIRST_FORMAT).then_some(key);
                 event_from_wire(key, *event).map(|event| Self::Event(Box::new(event)))
             }
             wire::record::Body::Control(control) => {
@@ -165,13 +165,16 @@ fn check_format(found: u32, read: RangeInclusive<u32>) -> Result<(), DecodeError
     if read.contains(&found) { Ok(()) } else { Err(DecodeError::Format { found }) }
 }
 
-fn event_from_wire(key: &[u8], stored: wire::StoredEvent) -> Result<LearningEvent, DecodeError> {
+/// An event whose record says itself whose it is, unless it is given its key.
+fn event_from_wire(
+    key: Option<&[u8]>,
+    stored: wire::StoredEvent,
+) -> Result<LearningEvent, DecodeError> {
     let time = |ms, field| Timestamp::try_from_ms(ms).ok_or(DecodeError::Field(field));
     let user_role = role_from_wire(stored.user_role())?;
-    let (school_id, user_id) = if stored.school_id.is_empty() && stored.user_id.is_empty() {
-        learner_of_key(key).ok_or(DecodeError::Key)?
-    } else {
-        (id(stored.school_id, "school_id")?, id(stored.user_id, "user_id")?)
+    let (school_id, user_id) = match key {
+        Some(key) => learner_of_key(key).ok_or(DecodeError::Key)?,
+        None => (id(stored.school_id, "school_id")?, id(stored.user_id, "user_id")?),
     };
     let type_name = match stored.type_number {
         0 => &*stored.r#type,
@@ -274,7 +277,7 @@ impl RejectedEntry {
     /// The entry of stored bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut stored = wire::Rejected::decode(bytes)?;
-        check_format(stored.format, REJECTED_FORMAT..=REJECTED_FORMAT)?;
+        check_format(stored.format, FIRST_FORMAT..=FIRST_FORMAT)?;
         match stored.outcomes.take() {
             Some(outcomes) => outcomes_from_wire(outcomes).map(Self::Outcomes),
             None => rejected_from_wire(stored).map(|record| Self::Event(Box::new(record))),
@@ -286,7 +289,7 @@ impl RejectedRecord {
     /// The bytes to store.
     pub fn encode(&self) -> Vec<u8> {
         wire::Rejected {
-            format: REJECTED_FORMAT,
+            format: FIRST_FORMAT,
             school_id: self.school_id.to_string(),
             key_id: self.key_id.clone(),
             app: self.app.clone(),
@@ -335,7 +338,7 @@ impl OutcomeCounts {
         let instance = self.instance.as_bytes().to_vec();
         let outcomes = wire::Outcomes { instance, counts: counts.collect() };
         let outcomes = Some(outcomes);
-        wire::Rejected { format: REJECTED_FORMAT, outcomes, ..Default::default() }.encode_to_vec()
+        wire::Rejected { format: FIRST_FORMAT, outcomes, ..Default::default() }.encode_to_vec()
     }
 }
 

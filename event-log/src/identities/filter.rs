@@ -1,8 +1,7 @@
 //! A filter: says of nearly every new identity that it is new, without a look at the disk.
 //!
 //! Split blocks (Putze, Sanders, Singler 2007): an identity has one block of a cache line and one
-//! bit in each of the block's eight words. An identity is a hash, so its own bytes choose them, the
-//! first ones the block: identities in their order walk through the filter in its order.
+//! bit in each of the block's eight words. An identity is a hash, so its own bytes choose them.
 //! Always true: once [`Filter::is_complete`], an identity that was inserted is never `absent`; one
 //! inserts at a time, so that a bit costs no atomic operation but a load and a store; memory is
 //! fixed. How many others seem present depends on the bits for an entry, and on how many more are

@@ -6,7 +6,7 @@
 //! store, and none is ever merged with others. Each table has a filter of its own, a byte an entry: the
 //! generation's filter says that an identity may be here, these say in which of the tables.
 //! Always true: tables are numbered from 0 without gaps; the last key of each holds how many entries it
-//! has; a table is in the store, and in its filter, before it is looked into.
+//! has and the seed of its buckets; a table is in the store, and in its filter, before it is looked into.
 //! Not here: which generation, and what is in none.
 
 use std::sync::Arc;
@@ -22,14 +22,20 @@ use super::filter::Filter;
 /// Of 8 bits an entry about 3 in 100 others seem present.
 const FILTER_BITS: u64 = 8;
 
-/// In place of a bucket's number: how many entries a table has.
-const COUNT: u16 = u16::MAX;
+/// In place of a bucket's number: what is to be known of the table as a whole.
+const ABOUT: u16 = u16::MAX;
 
 /// The tables of a keyspace.
 pub(super) struct Tables {
     keyspace: Keyspace,
-    /// One a table, in their order.
-    filters: ArcSwap<Vec<Arc<Filter>>>,
+    /// In their order.
+    list: ArcSwap<Vec<Arc<Table>>>,
+}
+
+/// What memory keeps of a table.
+struct Table {
+    seed: u64,
+    filter: Filter,
 }
 
 impl Tables {
@@ -37,28 +43,29 @@ impl Tables {
     pub(super) fn open(keyspace: Keyspace) -> fjall::Result<Self> {
         let last = keyspace.last_key_value().map(fjall::Guard::key).transpose()?;
         let last = last.and_then(|key| Some(u32::from_be_bytes(*key.first_chunk()?)));
-        let mut filters = Vec::new();
+        let mut tables = Vec::new();
         for table in 0..last.map_or(0, |last| last as usize + 1) {
-            let count = keyspace.get(key(table, COUNT))?;
-            let count = count.and_then(|count| Some(u64::from_be_bytes(*count.first_chunk()?)));
-            filters.push(Arc::new(Filter::incomplete(count.unwrap_or_default(), FILTER_BITS)));
+            let about = keyspace.get(key(table, ABOUT))?;
+            let (count, seed) = about.and_then(|about| parse_about(&about)).unwrap_or_default();
+            let filter = Filter::incomplete(count, FILTER_BITS);
+            tables.push(Arc::new(Table { seed, filter }));
         }
-        Ok(Self { keyspace, filters: ArcSwap::from_pointee(filters) })
+        Ok(Self { keyspace, list: ArcSwap::from_pointee(tables) })
     }
 
     /// Entries of all tables.
     pub(super) fn count(&self) -> u64 {
-        self.filters.load().iter().map(|filter| filter.made_for()).sum()
+        self.list.load().iter().map(|table| table.filter.made_for()).sum()
     }
 
     /// The content that an identity was kept with.
     pub(super) fn get(&self, identity: &EventIdentity) -> fjall::Result<Option<ContentHash>> {
-        let bucket = buckets::of(identity);
-        for (table, filter) in self.filters.load().iter().enumerate().rev() {
-            if filter.is_complete() && filter.absent(identity) {
+        for (number, table) in self.list.load().iter().enumerate().rev() {
+            if table.filter.is_complete() && table.filter.absent(identity) {
                 continue;
             }
-            let entries = self.keyspace.get(key(table, bucket))?;
+            let bucket = buckets::of(identity, table.seed);
+            let entries = self.keyspace.get(key(number, bucket))?;
             let found = entries.and_then(|entries| buckets::find(&entries, identity));
             if found.is_some() {
                 return Ok(found);
@@ -69,37 +76,38 @@ impl Tables {
 
     /// Writes the next table. One at a time.
     pub(super) fn write(&self, entries: &Buckets) -> fjall::Result<()> {
-        let before = self.filters.load_full();
-        let table = before.len();
+        let before = self.list.load_full();
+        let number = before.len();
         let mut ingestion = self.keyspace.start_ingestion()?;
         for (bucket, bytes) in entries.iter() {
-            ingestion.write(key(table, bucket).as_slice(), bytes)?;
+            ingestion.write(key(number, bucket).as_slice(), bytes)?;
         }
-        ingestion.write(key(table, COUNT).as_slice(), entries.len().to_be_bytes().as_slice())?;
+        let about = [entries.len().to_be_bytes(), entries.seed().to_be_bytes()].concat();
+        ingestion.write(key(number, ABOUT).as_slice(), about)?;
         ingestion.finish()?;
         let filter = Filter::new(entries.len(), FILTER_BITS);
         filter.insert(entries.identities());
-        let all = before.iter().cloned().chain([Arc::new(filter)]).collect();
-        self.filters.store(Arc::new(all));
+        let table = Arc::new(Table { seed: entries.seed(), filter });
+        self.list.store(Arc::new(before.iter().cloned().chain([table]).collect()));
         Ok(())
     }
 
     /// Reads what was there when it was opened into the tables' filters and into this one; not to the
     /// end, if it is to stop.
     pub(super) fn fill(&self, all: &Filter, stop: &AtomicBool) -> fjall::Result<()> {
-        for (table, filter) in self.filters.load().iter().enumerate().rev() {
-            if filter.is_complete() {
+        for (number, table) in self.list.load().iter().enumerate().rev() {
+            if table.filter.is_complete() {
                 continue;
             }
-            for bucket in self.keyspace.range(key(table, 0)..key(table, COUNT)) {
+            for bucket in self.keyspace.range(key(number, 0)..key(number, ABOUT)) {
                 if stop.load(Ordering::Acquire) {
                     return Ok(());
                 }
                 let bucket = bucket.value()?;
-                filter.insert(buckets::identities(&bucket));
+                table.filter.insert(buckets::identities(&bucket));
                 all.insert(buckets::identities(&bucket));
             }
-            filter.complete();
+            table.filter.complete();
         }
         all.complete();
         Ok(())
@@ -108,6 +116,12 @@ impl Tables {
     pub(super) fn keyspace(&self) -> &Keyspace {
         &self.keyspace
     }
+}
+
+/// How many entries a table has, and its seed.
+fn parse_about(about: &[u8]) -> Option<(u64, u64)> {
+    let (count, seed) = about.split_first_chunk()?;
+    Some((u64::from_be_bytes(*count), u64::from_be_bytes(*seed.first_chunk()?)))
 }
 
 fn key(table: usize, bucket: u16) -> [u8; 6] {

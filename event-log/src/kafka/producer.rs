@@ -1,8 +1,8 @@
 //! Appending: a thread hands the records of waiting calls to librdkafka, round by round.
 //!
 //! In: calls of `append`. Out: each completed once, when all of its records have their outcome.
-//! Always true: bytes count against the limit from the call until the acknowledgement. A call is taken
-//! as a whole or is busy as a whole, and once a record was refused so are the later ones of its
+//! Always true: bytes count against the limit from the call until the acknowledgement, and a call counts
+//! as a whole or is busy as a whole. Once librdkafka refused a record so are the later ones of its
 //! partition in that round, so that no later record of a learner overtakes a refused one. The records of
 //! a partition go to librdkafka in the order of the calls, and within a call in the order given.
 //! Not here: when a round begins (`rounds`), acknowledgements (`calls`).
@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{Producer, ThreadedProducer};
 
-use self::calls::{Calls, Context, Outcomes, Ticket, Tracker};
+use self::calls::{Calls, Context, InFlight, Outcomes, Ticket, Tracker};
 use self::rounds::{Round, Rounds, Waiting};
 use self::topic::ProducerTopic;
 use super::{KafkaOptions, admin};
@@ -32,6 +32,9 @@ use crate::{AppendError, Error, NewRecord, Topic};
 /// How long librdkafka waits for a batch to fill: a round is handed over within that, and what makes
 /// batches large is the rounds.
 const LINGER_MS: &str = "1";
+
+/// How long a call waits at most for others to be acknowledged.
+const WAIT_MAX: Duration = Duration::from_millis(20);
 
 /// The calls that wait for their round, and the bytes that are under way.
 pub(super) struct Appender {
@@ -78,7 +81,7 @@ impl Appender {
             in_flight: Arc::clone(&in_flight),
             options: options.clone(),
         };
-        let rounds = Arc::<Rounds>::default();
+        let rounds = Arc::new(Rounds::new(WAIT_MAX));
         let thread = sender.start(&rounds)?;
         Ok(Self { rounds, thread: Mutex::new(Some(thread)), in_flight, options })
     }
@@ -98,13 +101,14 @@ impl Appender {
             return Vec::new();
         }
         let bytes = records.iter().map(size_of_record).sum();
-        if let Err(error) = self.admit(bytes) {
-            return vec![Err(error); count];
-        }
-        let (tracker, outcomes) = Tracker::new(count, bytes, &self.in_flight);
+        let in_flight = match self.admit(bytes) {
+            Ok(in_flight) => in_flight,
+            Err(error) => return vec![Err(error); count],
+        };
+        let (tracker, outcomes) = Tracker::new(count, in_flight);
         if !self.rounds.push(Waiting { topic, partitions, records, tracker }) {
-            self.in_flight.fetch_sub(bytes, Ordering::AcqRel);
-            return vec![Err(AppendError::Stopped { reason: "it is closed".into() }); count];
+            let reason = "it is closed, or what sends its records ended".into();
+            return vec![Err(AppendError::Stopped { reason }); count];
         }
         outcomes.await.unwrap_or_else(|_producer_gone| {
             let reason = "the producer was dropped".into();
@@ -113,14 +117,14 @@ impl Appender {
     }
 
     /// Counts the bytes of a call, unless they do not fit. One larger than the limit goes alone.
-    fn admit(&self, bytes: usize) -> Result<(), AppendError> {
+    fn admit(&self, bytes: usize) -> Result<InFlight, AppendError> {
         let limit_bytes = self.options.queue_bytes;
         let admitted = self.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, |queued| {
             let sum = queued.saturating_add(bytes);
             (queued == 0 || sum <= limit_bytes).then_some(sum)
         });
         admitted
-            .map(|_before| ())
+            .map(|_before| InFlight::added(bytes, Arc::clone(&self.in_flight)))
             .map_err(|queued_bytes| AppendError::Busy { queued_bytes, limit_bytes })
     }
 
@@ -266,6 +270,9 @@ struct Open(Arc<Rounds>);
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("{SENDER} had a bug; the log takes no more records");
+        }
         self.0.abandon();
     }
 }
@@ -273,4 +280,39 @@ impl Drop for Open {
 /// The bytes that a record counts in the queue.
 fn size_of_record(record: &NewRecord) -> usize {
     record.key.len() + record.payload.len() + 64
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chalkstream_schemas::Timestamp;
+
+    use super::*;
+
+    fn call(topic: Topic, partitions: &[u32]) -> Waiting {
+        let record = |partition: &u32| NewRecord {
+            partition: PartitionId::new(*partition),
+            key: Bytes::new(),
+            payload: Bytes::new(),
+            timestamp: Timestamp::MIN,
+            identity: None,
+        };
+        let (tracker, _outcomes) = Tracker::new(1, InFlight::added(0, Arc::default()));
+        Waiting { topic, partitions: 12, records: partitions.iter().map(record).collect(), tracker }
+    }
+
+    #[test]
+    fn records_of_a_partition_keep_the_order_of_calls_and_of_each_call() {
+        let calls = [
+            call(Topic::Events, &[7, 3, 7]),
+            call(Topic::Rejected, &[3]),
+            call(Topic::Events, &[3, 3, 7]),
+        ];
+        let expected = [
+            ((Topic::Events, PartitionId::new(3)), vec![(0, 1), (2, 0), (2, 1)]),
+            ((Topic::Events, PartitionId::new(7)), vec![(0, 0), (0, 2), (2, 2)]),
+            ((Topic::Rejected, PartitionId::new(3)), vec![(1, 0)]),
+        ];
+        assert_eq!(by_partition(&calls), expected.into());
+    }
 }

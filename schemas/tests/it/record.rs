@@ -190,6 +190,9 @@ fn another_format_is_refused_and_never_defaults() {
             proto::log::v1::record::Body::Control(_) => unreachable!(),
         }
     };
+    record.format = 1;
+    let error = LogRecord::decode(&key, &record.encode_to_vec()).unwrap_err().to_string();
+    assert!(error.contains("field school_id "), "format 1 names its learner itself: {error}");
     record.format = 2;
     let check = |change: &dyn Fn(&mut proto::log::v1::StoredEvent), says: &str| {
         let mut record = record.clone();
@@ -198,7 +201,6 @@ fn another_format_is_refused_and_never_defaults() {
         assert!(error.contains(says), "{error}");
     };
     check(&|event| event.id.truncate(3), "field id ");
-    check(&|event| event.school_id = "lincoln".to_owned(), "field user_id ");
     check(&|event| event.user_role = 9, "field user_role ");
     check(&|event| event.occurred_at_ms = -1, "field occurred_at_ms ");
     check(&|event| event.content_hash.clear(), "field content_hash ");

@@ -134,11 +134,28 @@ impl Calls {
     }
 }
 
+/// Bytes that count as in flight until this drops.
+pub(super) struct InFlight {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl InFlight {
+    /// Counts these bytes, which were added to `all`, until it drops.
+    pub(super) const fn added(bytes: usize, all: Arc<AtomicUsize>) -> Self {
+        Self { bytes, all }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
 /// One call of `append`.
 pub(super) struct Tracker {
     state: Mutex<TrackerState>,
-    bytes: usize,
-    in_flight: Arc<AtomicUsize>,
 }
 
 struct TrackerState {
@@ -147,14 +164,14 @@ struct TrackerState {
     done: Option<oneshot::Sender<Outcomes>>,
     /// Ends when the last of its calls has.
     round: Option<Arc<Round>>,
+    in_flight: Option<InFlight>,
 }
 
 impl Tracker {
-    /// Of so many records with so many bytes, which count as in flight until the call is complete.
+    /// Of so many records, whose bytes are in flight until the call is complete.
     pub(super) fn new(
         count: usize,
-        bytes: usize,
-        in_flight: &Arc<AtomicUsize>,
+        in_flight: InFlight,
     ) -> (Arc<Self>, oneshot::Receiver<Outcomes>) {
         let (done, outcomes) = oneshot::channel();
         let state = TrackerState {
@@ -162,9 +179,9 @@ impl Tracker {
             open: count,
             done: Some(done),
             round: None,
+            in_flight: Some(in_flight),
         };
-        let in_flight = Arc::clone(in_flight);
-        (Arc::new(Self { state: Mutex::new(state), bytes, in_flight }), outcomes)
+        (Arc::new(Self { state: Mutex::new(state) }), outcomes)
     }
 
     /// Makes the call a part of this round.
@@ -188,9 +205,9 @@ impl Tracker {
         }
         let outcomes = std::mem::take(&mut state.outcomes).into_iter().flatten().collect();
         let (done, round) = (state.done.take(), state.round.take());
+        let in_flight = state.in_flight.take();
         drop(state);
-        self.in_flight.fetch_sub(self.bytes, Ordering::AcqRel);
-        drop(round);
+        drop((round, in_flight));
         if let Some(done) = done {
             // A caller that left does not matter: its records are in the log.
             drop(done.send(outcomes));

@@ -1,11 +1,11 @@
 //! When waiting calls are handed to librdkafka: in rounds, so that batches are as large as they need
 //! to be.
 //!
-//! A broker pays for a batch far more than for the records in it (about 0.2 ms of processor time here,
-//! where a record takes less than a microsecond). So what comes while enough is on its way waits for an
+//! A broker pays for a batch what it pays for some two hundred records (0.3 ms of processor time here).
+//! So what comes while enough is on its way waits for an
 //! acknowledgement, and then goes together: an idle log is asked at once, a busy one for much at a time.
-//! Always true: calls are taken in the order they came; none waits longer than [`WAIT_MAX`] while
-//! Kafka owes answers, so a slow partition or broker cannot hold up the others for long.
+//! Always true: calls are taken in the order they came; however long Kafka owes answers, a call can be
+//! taken after `wait_max`, so a slow partition or broker cannot hold up the others for long.
 //! Not here: how many bytes may wait (the caller), sending.
 
 use std::sync::Arc;
@@ -19,9 +19,6 @@ use crate::{NewRecord, Topic};
 /// Rounds that are under way at once: while one is written the next is collected.
 const ROUNDS: usize = 2;
 
-/// How long a call waits at most for others to be acknowledged.
-const WAIT_MAX: Duration = Duration::from_millis(20);
-
 /// One call of `append`, not sent yet.
 pub(super) struct Waiting {
     pub(super) topic: Topic,
@@ -32,8 +29,8 @@ pub(super) struct Waiting {
 }
 
 /// The calls that wait, and how many rounds are under way.
-#[derive(Default)]
 pub(super) struct Rounds {
+    wait_max: Duration,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -48,6 +45,11 @@ struct State {
 }
 
 impl Rounds {
+    /// Rounds in which a call waits so long at most for others to be acknowledged.
+    pub(super) fn new(wait_max: Duration) -> Self {
+        Self { wait_max, state: Mutex::default(), changed: Condvar::new() }
+    }
+
     /// Lets a call wait for its round; false, and the call is gone, once the rounds are closed.
     pub(super) fn push(&self, call: Waiting) -> bool {
         let mut state = self.state.lock();
@@ -56,7 +58,7 @@ impl Rounds {
         }
         state.waiting.push(call);
         if state.due.is_none() {
-            state.due = Some(Instant::now() + WAIT_MAX);
+            state.due = Some(Instant::now() + self.wait_max);
             drop(state);
             self.changed.notify_one();
         }
@@ -116,10 +118,13 @@ mod tests {
     use tokio::sync::oneshot::Receiver;
 
     use super::*;
-    use crate::kafka::producer::calls::Outcomes;
+    use crate::kafka::producer::calls::{InFlight, Outcomes};
+
+    /// Longer than any test runs.
+    const HOUR: Duration = Duration::from_secs(3_600);
 
     fn push(rounds: &Rounds) -> Receiver<Outcomes> {
-        let (tracker, outcomes) = Tracker::new(1, 0, &Arc::default());
+        let (tracker, outcomes) = Tracker::new(1, InFlight::added(0, Arc::default()));
         let call = Waiting { topic: Topic::Events, partitions: 1, records: Vec::new(), tracker };
         assert!(rounds.push(call), "the rounds are open");
         outcomes
@@ -135,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_idle_log_is_asked_at_once_and_a_busy_one_for_all_that_waits() {
-        let rounds = Arc::<Rounds>::default();
+        let rounds = Arc::new(Rounds::new(HOUR));
         let mut under_way: Vec<_> = (0..ROUNDS)
             .map(|_| {
                 push(&rounds);
@@ -145,19 +150,30 @@ mod tests {
         for _ in 0..3 {
             push(&rounds);
         }
+        let waiting = Arc::clone(&rounds);
+        let next = std::thread::spawn(move || take(&waiting, 3));
         under_way.pop();
-        under_way.push(take(&rounds, 3));
-        // Nothing ends, and yet what waits goes after a while.
-        push(&rounds);
-        push(&rounds);
-        under_way.push(take(&rounds, 2));
+        under_way.push(next.join().unwrap());
         drop(under_way);
         assert_eq!(rounds.state.lock().under_way, 0);
     }
 
     #[test]
+    fn what_waits_goes_after_a_while_although_nothing_ends() {
+        let rounds = Arc::new(Rounds::new(Duration::from_millis(5)));
+        let mut under_way = Vec::new();
+        for calls in 1..=ROUNDS + 2 {
+            let began = Instant::now();
+            (0..calls).for_each(|_| drop(push(&rounds)));
+            under_way.push(take(&rounds, calls));
+            let waited = began.elapsed() >= Duration::from_millis(5);
+            assert!(waited || calls <= ROUNDS, "round {calls} did not wait");
+        }
+    }
+
+    #[test]
     fn what_waits_when_the_rounds_are_closed_still_goes() {
-        let rounds = Arc::<Rounds>::default();
+        let rounds = Arc::new(Rounds::new(HOUR));
         push(&rounds);
         rounds.close();
         take(&rounds, 1);
@@ -166,7 +182,7 @@ mod tests {
 
     #[test]
     fn what_nobody_sends_is_not_waited_for() {
-        let rounds = Arc::<Rounds>::default();
+        let rounds = Arc::new(Rounds::new(HOUR));
         let outcomes = push(&rounds);
         rounds.abandon();
         assert!(outcomes.blocking_recv().is_err());

@@ -11,10 +11,10 @@ use std::ffi::{CString, c_void};
 use std::ptr::{self, NonNull};
 
 use rdkafka::bindings::{
-    RD_KAFKA_MSG_F_COPY, rd_kafka_producev, rd_kafka_resp_err_t, rd_kafka_topic_destroy,
-    rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t,
+    RD_KAFKA_MSG_F_COPY, rd_kafka_last_error, rd_kafka_producev, rd_kafka_resp_err_t,
+    rd_kafka_topic_destroy, rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t,
 };
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 
 use crate::NewRecord;
@@ -40,8 +40,11 @@ impl<C: ProducerContext<DeliveryOpaque = usize> + 'static> ProducerTopic<C> {
         let handle = unsafe {
             rd_kafka_topic_new(producer.client().native_ptr(), name_c.as_ptr(), ptr::null_mut())
         };
-        let unknown = RDKafkaErrorCode::UnknownTopic;
-        let handle = NonNull::new(handle).ok_or(KafkaError::MessageProduction(unknown))?;
+        let Some(handle) = NonNull::new(handle) else {
+            // SAFETY: it reads what the call before left for this thread.
+            let why = unsafe { rd_kafka_last_error() };
+            return Err(KafkaError::MessageProduction(why.into()));
+        };
         Ok(Self { handle, producer: producer.clone() })
     }
 
