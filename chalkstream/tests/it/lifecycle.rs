@@ -125,14 +125,17 @@ fn a_log_that_cannot_be_written_ends_the_process_and_loses_nothing() {
     let url = format!("{}/v1/events", limited.http_url());
     let mut acknowledged = 0;
     let mut refused = Value::Null;
+    let client = reqwest::Client::new();
     for batch in 0..50 {
+        let events: String = (0..200).map(|number| large_event(batch * 200 + number)).collect();
+        // With the request ready: counts of outcomes are written every two seconds, and may find the
+        // limit first; the process would be gone before it is asked.
         if batch == 10 {
             let limit = Rlimit { current: Some(LIMIT_BYTES), maximum: None };
             let pid = Pid::from_raw(i32::try_from(limited.pid()).unwrap());
             prlimit(pid, Resource::Fsize, limit).unwrap();
         }
-        let events: String = (0..200).map(|number| large_event(batch * 200 + number)).collect();
-        let Some((status, answer)) = post(&url, &key, events) else { break };
+        let Some((status, answer)) = post(&client, &url, &key, events) else { break };
         if status != 200 {
             assert_eq!(status, 503, "{answer}");
             refused = answer;
@@ -179,12 +182,9 @@ fn large_event(number: u64) -> String {
 }
 
 /// Status and answer; nothing where the server is gone.
-fn post(url: &str, key: &str, body: String) -> Option<(u16, Value)> {
-    let request = reqwest::Client::new()
-        .post(url)
-        .bearer_auth(key)
-        .header("Content-Type", "application/x-ndjson")
-        .body(body);
+fn post(client: &reqwest::Client, url: &str, key: &str, body: String) -> Option<(u16, Value)> {
+    let request =
+        client.post(url).bearer_auth(key).header("Content-Type", "application/x-ndjson").body(body);
     runtime().block_on(async {
         let answer = request.send().await.ok()?;
         let status = answer.status().as_u16();
