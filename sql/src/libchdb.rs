@@ -2,7 +2,7 @@
 //!
 //! The library is loaded at run time and never copied, so that everything but the embedded
 //! ClickHouse works without it. Once loaded it stays until the process ends: its threads live on.
-//! Always true: `libchdb/ffi.rs` is the only unsafe code of the project.
+//! Always true: `libchdb/ffi.rs` is the only unsafe code around it.
 
 mod ffi;
 

@@ -22,3 +22,4 @@ mod roles_alone;
 mod secrets;
 mod support;
 mod telemetry;
+mod unsafe_code;

@@ -5,10 +5,7 @@
 //! connection, so that a connection runs one statement at a time; a connection is used by one
 //! thread at a time (it is `Send`, not `Sync`); the library is never unloaded.
 //! Not here: which connection serves whom (the engine), async (all calls block).
-#![expect(
-    unsafe_code,
-    reason = "the binding to a C library; nothing else in the project is unsafe"
-)]
+#![expect(unsafe_code, reason = "the binding to a C library")]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::{ManuallyDrop, MaybeUninit};
