@@ -4,7 +4,7 @@
 //! `page` and `screen`; how many messages have no meaning here and were skipped (`identify`, `group`,
 //! `alias`: who a learner is comes from the roster, and traits hold personal data).
 //! Always true: a message never sinks its batch; what a message lacks is missing in its event, so
-//! that validation names it; of `context` only application and device are kept.
+//! that validation names it; of `context` only application and device are kept, each by itself.
 //! Not here: which names are types ([`event_name`]), credentials and answers (`routes::segment`).
 
 use std::cell::Cell;
@@ -26,6 +26,14 @@ use crate::options::IngestOptions;
 use crate::problem::{Problem, ProblemKind};
 
 mod event_name;
+
+/// What is kept of a `context`, as fields of the envelope. All else in it (addresses, places, traits) is
+/// left out.
+const LABELS: [(&str, [&str; 2]); 3] = [
+    ("app", ["app", "name"]),
+    ("app_version", ["app", "version"]),
+    ("device_type", ["device", "type"]),
+];
 
 /// Properties that belong into the envelope.
 const ENVELOPE: [&str; 3] = ["course_id", "classroom_id", "session_id"];
@@ -95,9 +103,10 @@ impl Messages<'_> {
         permit: &mut Permit,
     ) -> Result<Translated, Problem> {
         let (mut json, mut events, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        let of_batch = labels(self.context.map(RawValue::get));
         for (place, message) in self.messages.iter().enumerate() {
             let start = json.len();
-            if self.event(message.get(), options.max_event.get(), &mut json) {
+            if self.event(message.get(), &of_batch, options.max_event.get(), &mut json) {
                 events.push(start..json.len());
                 places.push(place);
             }
@@ -112,8 +121,9 @@ impl Messages<'_> {
         Ok(Translated { batch, places, skipped })
     }
 
-    /// Appends the event of a message, unless it has no meaning here.
-    fn event(&self, message: &str, max_bytes: usize, out: &mut Vec<u8>) -> bool {
+    /// Appends the event of a message, unless it has no meaning here. What its own context lacks is the
+    /// batch's.
+    fn event(&self, message: &str, of_batch: &Labels, max_bytes: usize, out: &mut Vec<u8>) -> bool {
         // What is too large, no object, or names a member twice is rejected for just that.
         let members = if message.len() > max_bytes { None } else { Members::of(message) };
         let Some(members) = members.filter(Members::differ) else {
@@ -150,9 +160,12 @@ impl Messages<'_> {
         let happened = get("originalTimestamp").or_else(|| get("timestamp")).or(sent_at);
         copy(&mut event, "occurred_at", happened);
         copy(&mut event, "sent_at", get("sentAt"));
-        let context = get("context").or_else(|| self.context.map(RawValue::get));
-        let context = context.and_then(|raw| serde_json::from_str(raw).ok());
-        label(&mut event, context.unwrap_or_default());
+        let own = labels(get("context"));
+        for ((name, _), (own, of_batch)) in LABELS.into_iter().zip(own.iter().zip(of_batch)) {
+            if let Some(label) = own.as_ref().or(of_batch.as_ref()) {
+                event.text(name, label);
+            }
+        }
         match properties {
             Some(Err(raw)) => event.raw("data", raw),
             Some(Ok(properties)) => {
@@ -207,41 +220,19 @@ fn text(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
 }
 
-/// What is kept of a message's `context`. All else in it (addresses, places, traits) is left out.
-#[derive(Default, Deserialize)]
-struct Context {
-    #[serde(default)]
-    app: App,
-    #[serde(default)]
-    device: Device,
-}
+/// The texts of a context, in the order of [`LABELS`].
+type Labels = [Option<String>; LABELS.len()];
 
-#[derive(Default, Deserialize)]
-struct App {
-    name: Option<String>,
-    version: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-struct Device {
-    r#type: Option<String>,
-}
-
-fn label(event: &mut Object<'_>, context: Context) {
-    let fits = |text: &String| {
-        (1..=ID_MAX_BYTES).contains(&text.len()) && !text.contains(char::is_control)
-    };
-    let labels = [
-        ("app", context.app.name),
-        ("app_version", context.app.version),
-        ("device_type", context.device.r#type),
-    ];
-    for (name, label) in labels {
-        // An SDK fills these in by itself: a strange one is no reason to reject the event.
-        if let Some(label) = label.filter(fits) {
-            event.text(name, &label);
-        }
-    }
+/// Each text is taken or left by itself: SDKs fill a context in, and what is strange about one member is
+/// neither the others' fault nor a reason to reject the event.
+fn labels(context: Option<&str>) -> Labels {
+    let context = context.and_then(Members::of).unwrap_or_default();
+    LABELS.map(|(_, [group, name])| {
+        let group = Members::of(context.get(group)?)?;
+        text(group.get(name)?).filter(|text| {
+            (1..=ID_MAX_BYTES).contains(&text.len()) && !text.contains(char::is_control)
+        })
+    })
 }
 
 /// The members of an object, in order.

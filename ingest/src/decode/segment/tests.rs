@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+use proptest::sample::select;
 use serde_json::{Value, json};
 
 use super::*;
@@ -179,4 +181,71 @@ fn broken_bodies_say_where() {
     check(Call::Batch, "{\"batch\": [1,2,3,4]}", ProblemKind::TooManyEvents, "at most 3");
     check(Call::Track, "[]", broken, "a message");
     check(Call::Track, "{\"a\": }", broken, "line 1 column");
+}
+
+proptest! {
+    /// Whatever stands in one place of a context, the labels elsewhere in it are kept.
+    #[test]
+    fn one_odd_member_of_a_context_costs_no_other(
+        place in select(PLACES.to_vec()),
+        odd in select(vec![json!(null), json!(7), json!(true), json!(""), json!("text"), json!("\n"),
+                           json!("x".repeat(200)), json!([]), json!(["a"]), json!({}),
+                           json!({ "name": 1, "version": 1, "type": 1 })]),
+        of_batch in any::<bool>(),
+    ) {
+        let mut context = json!({
+            "app": { "name": "whiteboard", "version": "4.2", "build": 7 },
+            "device": { "type": "ios", "id": "x" }, "library": { "name": "l" }, "ip": "10.0.0.1",
+        });
+        let target = place.iter().fold(&mut context, |value, name| &mut value[*name]);
+        *target = odd.clone();
+        let message = json!({ "type": "track", "event": "Login" });
+        let body = match of_batch {
+            true => json!({ "batch": [message], "context": context }),
+            false => json!({ "batch": [{ "type": "track", "event": "Login", "context": context }] }),
+        };
+        let batch = translate(Call::Batch, &body.to_string()).unwrap().batch;
+        let event = serde_json::from_slice::<Value>(batch.raw(0)).unwrap();
+        let mut expected = json!({ "type": "login", "event": "Login", "data": {} });
+        for (name, label, path) in [
+            ("app", "whiteboard", ["app", "name"]),
+            ("app_version", "4.2", ["app", "version"]),
+            ("device_type", "ios", ["device", "type"]),
+        ] {
+            if !path.starts_with(place) {
+                expected[name] = json!(label);
+            } else if place.len() == 2 && odd == "text" {
+                expected[name] = odd.clone();
+            }
+        }
+        prop_assert_eq!(event, expected);
+    }
+}
+
+const PLACES: [&[&str]; 9] = [
+    &[],
+    &["app"],
+    &["app", "name"],
+    &["app", "version"],
+    &["app", "build"],
+    &["device"],
+    &["device", "type"],
+    &["library"],
+    &["ip"],
+];
+
+#[test]
+fn what_a_messages_context_lacks_is_the_batchs() {
+    let body = json!({
+        "context": { "app": { "name": "all", "version": "1" }, "device": { "type": "ios" } },
+        "batch": [
+            { "context": { "app": { "name": "own", "version": 7 }, "device": null } },
+            { "context": null },
+        ],
+    });
+    let batch = translate(Call::Batch, &body.to_string()).unwrap().batch;
+    let event = |index| serde_json::from_slice::<Value>(batch.raw(index)).unwrap();
+    let labels =
+        |app: &str| json!({ "app": app, "app_version": "1", "device_type": "ios", "data": {} });
+    assert_eq!((event(0), event(1)), (labels("own"), labels("all")));
 }
