@@ -9,8 +9,8 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use chalkstream_schemas::Timestamp;
 use chalkstream_schemas::batch::{self, BatchError};
+use chalkstream_schemas::{Timestamp, Undated};
 
 use crate::admission::Permit;
 use crate::options::IngestOptions;
@@ -25,12 +25,14 @@ pub(crate) use format::Format;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// The events of a request, as they stand in its body.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) body: Bytes,
     pub(crate) events: Vec<Range<usize>>,
     /// When the batch was sent, by the device's clock.
     pub(crate) sent_at: Option<Timestamp>,
+    /// When an event happened that names no time.
+    pub(crate) undated: Undated,
 }
 
 impl Batch {
@@ -57,7 +59,7 @@ pub(crate) fn split(
         Format::Ndjson => batch::Batch { events: split_lines(&body, max_events)?, sent_at: None },
         Format::Protobuf => return protobuf::batch(&body, options, permit),
     };
-    Ok(Batch { body, events, sent_at })
+    Ok(Batch { body, events, sent_at, ..Batch::default() })
 }
 
 fn too_many(max_events: usize) -> Problem {

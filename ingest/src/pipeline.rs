@@ -109,6 +109,7 @@ impl Pipeline {
             school_id: &credential.school_id,
             received_at: request.received_at,
             batch_sent_at: batch.sent_at,
+            undated: batch.undated,
             max_age: credential.max_age(options.max_age.get()),
             max_future: credential.max_future.unwrap_or(options.max_future.get()),
             max_event_bytes: options.max_event.get(),

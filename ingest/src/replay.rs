@@ -60,5 +60,5 @@ fn batch(records: &[RejectedRecord]) -> Batch {
         body.extend_from_slice(&record.raw);
         events.push(start..body.len());
     }
-    Batch { body: Bytes::from(body), events, sent_at: None }
+    Batch { body: Bytes::from(body), events, ..Batch::default() }
 }

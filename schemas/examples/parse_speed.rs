@@ -8,7 +8,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use chalkstream_schemas::record::encode_event;
-use chalkstream_schemas::{EventReader, LogRecord, ParseContext, SchoolId, Timestamp, record_key};
+use chalkstream_schemas::{
+    EventReader, LogRecord, ParseContext, SchoolId, Timestamp, Undated, record_key,
+};
 
 const EVENT: &str = r#"{"id":"01890a5d-ac96-774b-bcce-b302099a8057","type":"answer_submitted","user_id":"learner-4711","occurred_at":"2026-03-02T09:59:58.250Z","session_id":"s-991","course_id":"algebra-1","data":{"item_id":"item-1234","skill_ids":["fractions"],"correct":true,"time_taken_ms":8250,"attempt_number":1}}"#;
 
@@ -33,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         school_id: &school_id,
         received_at: Timestamp::parse_rfc3339("2026-03-02T10:00:00Z")?,
         batch_sent_at: None,
+        undated: Undated::Rejected,
         max_age: Some(Duration::from_secs(400 * 86_400)),
         max_future: Duration::from_secs(600),
         max_event_bytes: 65_536,

@@ -1,7 +1,8 @@
 //! The canonical form of an event, and its hash.
 //!
 //! The form, as bytes: the version 1; `school_id`, `user_id` and the 16 bytes of `id`; the
-//! canonical type name; `user_role`; `occurred_at` in milliseconds; `session_id`, `course_id`,
+//! canonical type name; `user_role`; `occurred_at` in milliseconds, `n` where the event names no time and
+//! happened when it was sent ([`crate::parse::Undated`]); `session_id`, `course_id`,
 //! `classroom_id`, `app`, `device_type`, `app_version`; then the members of `data`, and the unknown
 //! members of the envelope, as objects. `sent_at`, `received_at` and `event_time` are left out.
 //! A value is a tag and its content: `n` null, `t` true, `f` false, `i` a whole number (i64, little
@@ -21,16 +22,19 @@ use crate::ids::ContentHash;
 use crate::json::{Reader, Value};
 use crate::member::Member;
 use crate::number;
+use crate::time::Timestamp;
 
 /// Room for the form of one event after another.
 #[derive(Debug, Default)]
 pub(crate) struct Form(Vec<u8>);
 
 impl Form {
-    /// Hashes an event; `data` and `extra` are its members, their repeated names ruled out.
+    /// Hashes an event that names this time; `data` and `extra` are its members, their repeated names
+    /// ruled out.
     pub(crate) fn hash(
         &mut self,
         event: &EventRef<'_>,
+        own_time: Option<Timestamp>,
         data: &mut [Member<'_>],
         extra: &mut [Member<'_>],
     ) -> ContentHash {
@@ -41,7 +45,10 @@ impl Form {
         self.0.extend_from_slice(event.id.as_uuid().as_bytes());
         self.text(&event.type_name);
         self.text(event.user_role.as_str());
-        self.whole(event.occurred_at.as_ms());
+        match own_time {
+            Some(time) => self.whole(time.as_ms()),
+            None => self.0.push(b'n'),
+        }
         let optional = [
             &event.session_id,
             &event.course_id,

@@ -45,7 +45,7 @@ pub use ids::{
 };
 pub use key::{learner_of_key, put_record_key, record_key};
 pub use outcome::{EventOutcome, OutcomeCounts, OutcomeSeries};
-pub use parse::{EventReader, ParseContext, parse_event};
+pub use parse::{EventReader, ParseContext, Undated, parse_event};
 pub use payload::{Answer, EventType, Payload};
 pub use reason::{RefuseReason, RejectReason, Rejection};
 pub use record::{DecodeError, LogRecord, RejectedEntry, RejectedRecord};

@@ -28,6 +28,17 @@ use crate::time::Timestamp;
 /// A device clock is taken as right while it differs from the server's by at most this.
 pub const CLOCK_TOLERANCE_MS: i64 = 5 * 60 * 1000;
 
+/// When an event happened that names no time itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Undated {
+    /// Nobody knows: it is rejected.
+    #[default]
+    Rejected,
+    /// When it was sent, by its own `sent_at` or else the batch's. That is another time at each retry,
+    /// and so no part of what the event says.
+    WhenSent,
+}
+
 /// What the server knows about an event beside its bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct ParseContext<'a> {
@@ -37,6 +48,8 @@ pub struct ParseContext<'a> {
     pub received_at: Timestamp,
     /// The `sent_at` of the batch, for events without their own.
     pub batch_sent_at: Option<Timestamp>,
+    /// When an event happened that names no time.
+    pub undated: Undated,
     /// How long ago an event may have happened; no limit for backfill.
     pub max_age: Option<Duration>,
     /// How far ahead of the server's clock an event may claim to happen.
@@ -125,10 +138,14 @@ impl<'a> EventReader<'a> {
             return Err(missing(&type_name, Slot::UserId).into());
         };
         let user_role = members.role()?;
-        let Some(occurred_at) = members.time(Slot::OccurredAt)? else {
+        let own_time = members.time(Slot::OccurredAt)?;
+        if own_time.is_none() && cx.undated == Undated::Rejected {
+            return Err(missing(&type_name, Slot::OccurredAt).into());
+        }
+        let sent_at = members.time(Slot::SentAt)?.or(cx.batch_sent_at);
+        let Some(occurred_at) = own_time.or(sent_at) else {
             return Err(missing(&type_name, Slot::OccurredAt).into());
         };
-        let sent_at = members.time(Slot::SentAt)?.or(cx.batch_sent_at);
         let (id, original_id) = EventId::of_id_text(cx.school_id, &user_id, &id_text);
         let mut event = EventRef {
             id,
@@ -170,7 +187,7 @@ impl<'a> EventReader<'a> {
         Payload::check(event_type, &mut members.data)?;
         rules::check(event_type, &members.data)?;
         check_age(&event, cx)?;
-        event.content_hash = form.hash(&event, &mut members.data, &mut members.extra);
+        event.content_hash = form.hash(&event, own_time, &mut members.data, &mut members.extra);
         Ok(event)
     }
 }

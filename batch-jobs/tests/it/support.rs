@@ -12,7 +12,7 @@ use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::embedded::{EmbeddedLog, EmbeddedOptions};
 use chalkstream_event_log::{EventLog, NewRecord, Topic, partition_of};
 use chalkstream_schemas::{
-    LearningEvent, LogOffset, LogRecord, ParseContext, PartitionId, SchoolId, Timestamp,
+    LearningEvent, LogOffset, LogRecord, ParseContext, PartitionId, SchoolId, Timestamp, Undated,
     parse_event, record_key,
 };
 use chalkstream_stream_processors::first_seen::{FirstSeen, FirstSeenOptions};
@@ -81,6 +81,7 @@ impl World {
             school_id: &school,
             received_at: Timestamp::from_ms(received),
             batch_sent_at: None,
+            undated: Undated::Rejected,
             max_age: None,
             max_future: Duration::from_secs(10 * 365 * 24 * 3600),
             max_event_bytes: 65_536,

@@ -69,7 +69,7 @@ pub(crate) fn batch(
             permit.cover(held).map_err(|full| Stop::Full(full).problem(options))?;
         }
     }
-    Ok(Batch { body: Bytes::from(json), events, sent_at })
+    Ok(Batch { body: Bytes::from(json), events, sent_at, ..Batch::default() })
 }
 
 /// Finds the events; what is not known is skipped, as protobuf wants it.

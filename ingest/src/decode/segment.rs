@@ -4,7 +4,9 @@
 //! `page` and `screen`; how many messages have no meaning here and were skipped (`identify`, `group`,
 //! `alias`: who a learner is comes from the roster, and traits hold personal data).
 //! Always true: a message never sinks its batch; what a message lacks is missing in its event, so
-//! that validation names it; of `context` only application and device are kept, each by itself.
+//! that validation names it; of `context` only application and device are kept, each by itself. What SDKs
+//! fill in by themselves is no reason to reject an event: a `sentAt` that cannot be read is as if it was
+//! not there, wherever it stands. It is no part of what an event says: at each retry it is another one.
 //! Not here: which names are types ([`event_name`]), credentials and answers (`routes::segment`).
 
 use std::cell::Cell;
@@ -12,9 +14,9 @@ use std::collections::HashSet;
 use std::fmt;
 
 use bytes::Bytes;
-use chalkstream_schemas::Timestamp;
 use chalkstream_schemas::ids::ID_MAX_BYTES;
 use chalkstream_schemas::transcode::Object;
+use chalkstream_schemas::{Timestamp, Undated};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -114,10 +116,9 @@ impl Messages<'_> {
             permit.cover(held).map_err(|full| Stop::Full(full).problem(options))?;
         }
         let skipped = self.messages.len() - events.len();
-        // A time that cannot be read corrects nothing.
-        let sent_at = self.sent_at.and_then(|raw| text(raw.get()));
-        let sent_at = sent_at.and_then(|text| Timestamp::parse_rfc3339(&text).ok());
-        let batch = Batch { body: Bytes::from(json), events, sent_at };
+        let sent_at = self.sent_at.and_then(|raw| time(raw.get()));
+        let undated = Undated::WhenSent;
+        let batch = Batch { body: Bytes::from(json), events, sent_at, undated };
         Ok(Translated { batch, places, skipped })
     }
 
@@ -156,10 +157,9 @@ impl Messages<'_> {
         }
         let user = get("userId").filter(|raw| *raw != "\"\"").or_else(|| get("anonymousId"));
         copy(&mut event, "user_id", user);
-        let sent_at = get("sentAt").or_else(|| self.sent_at.map(RawValue::get));
-        let happened = get("originalTimestamp").or_else(|| get("timestamp")).or(sent_at);
+        let happened = get("originalTimestamp").or_else(|| get("timestamp"));
         copy(&mut event, "occurred_at", happened);
-        copy(&mut event, "sent_at", get("sentAt"));
+        copy(&mut event, "sent_at", get("sentAt").filter(|raw| time(raw).is_some()));
         let own = labels(get("context"));
         for ((name, _), (own, of_batch)) in LABELS.into_iter().zip(own.iter().zip(of_batch)) {
             if let Some(label) = own.as_ref().or(of_batch.as_ref()) {
@@ -218,6 +218,10 @@ fn copy(object: &mut Object<'_>, name: &str, raw: Option<&str>) {
 
 fn text(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
+}
+
+fn time(raw: &str) -> Option<Timestamp> {
+    text(raw).and_then(|text| Timestamp::parse_rfc3339(&text).ok())
 }
 
 /// The texts of a context, in the order of [`LABELS`].

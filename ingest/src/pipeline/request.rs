@@ -233,6 +233,7 @@ impl<'a> Request<'a> {
             school_id: &self.credential.school_id,
             received_at: self.received_at,
             batch_sent_at: self.batch.sent_at,
+            undated: self.batch.undated,
             max_age: None,
             max_future: Duration::MAX,
             max_event_bytes: usize::MAX,

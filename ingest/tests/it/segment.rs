@@ -141,6 +141,37 @@ async fn what_is_refused_is_sent_again_with_its_batch() {
     server.check_conservation().await;
 }
 
+/// Some SDKs name no time but the batch's, which is another one at each retry.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_with_another_time_of_sending_is_a_duplicate() {
+    let server = server().await;
+    let mut undated = track(&server, "m-1", "answer_submitted", answer());
+    undated.as_object_mut().unwrap().remove("timestamp");
+    let dated = track(&server, "m-2", "answer_submitted", answer());
+    let mut sent = batch(&server, &[undated.clone(), dated]);
+    let first = server.clock.now();
+    check(&send(&server, "/v1/batch", &sent).await, 200, true);
+    for again in [json!("soon"), json!(7), Value::Null, json!(now(&server))] {
+        server.clock.step(Duration::from_secs(40));
+        // Where the one cannot be read the other counts.
+        for (own, of_batch) in [(&again, now(&server)), (&json!(now(&server)), again.to_string())] {
+            sent["batch"][0]["sentAt"] = own.clone();
+            sent["sentAt"] = json!(of_batch);
+            let reply = send(&server, "/v1/batch", &sent).await;
+            check(&reply, 200, true);
+            assert_eq!((&reply.body["accepted"], reply.body.get("results")), (&json!(2), None));
+        }
+    }
+    let events = server.events().await;
+    assert_eq!(events.len(), 2);
+    assert!(events.iter().all(|event| event.occurred_at == first), "{events:?}");
+    // Without any time there is none to take.
+    let reply = send(&server, "/v1/batch", &json!({ "batch": [undated], "sentAt": "soon" })).await;
+    check(&reply, 400, false);
+    assert_eq!(reply.body["results"][0]["field"], "occurred_at", "{reply:?}");
+    server.check_conservation().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_may_stand_in_the_body() {
     let server = server().await;

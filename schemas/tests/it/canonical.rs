@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use chalkstream_schemas::{ContentHash, ParseContext, Timestamp, parse_event};
+use chalkstream_schemas::{ContentHash, ParseContext, Timestamp, Undated, parse_event};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
@@ -66,6 +66,34 @@ fn stamps_of_sending_and_receiving_do_not_show() {
     let cx = ParseContext { received_at, ..context(&school) };
     let again = parse_event(event().to_string().as_bytes(), &cx).unwrap();
     assert_eq!(again.content_hash, hash(&event()));
+}
+
+/// Who names no time says nothing of when it happened; who names that very time does.
+#[test]
+fn a_time_that_the_transport_supplied_does_not_show() {
+    let school = school();
+    let mut undated = event();
+    undated.as_object_mut().unwrap().remove("occurred_at");
+    let sent = |own: Option<&str>, batch: Option<&str>| {
+        let mut event = undated.clone();
+        event["sent_at"] = json!(own);
+        let batch_sent_at = batch.map(|text| Timestamp::parse_rfc3339(text).unwrap());
+        let cx = ParseContext { batch_sent_at, undated: Undated::WhenSent, ..context(&school) };
+        parse_event(event.to_string().as_bytes(), &cx)
+    };
+    let (first, later) = ("2026-03-02T09:59:00Z", "2026-03-02T10:00:30Z");
+    let one = sent(None, Some(first)).unwrap();
+    assert_eq!(one.occurred_at.to_string(), "2026-03-02T09:59:00.000Z");
+    for again in [sent(None, Some(later)), sent(Some(later), None), sent(Some(first), Some(later))]
+    {
+        assert_eq!(again.unwrap().content_hash, one.content_hash);
+    }
+    let mut dated = undated.clone();
+    dated["occurred_at"] = json!(first);
+    assert_ne!(hash(&dated), one.content_hash);
+    let missing = sent(None, None).unwrap_err();
+    assert_eq!(missing.field.as_deref(), Some("occurred_at"));
+    assert_eq!(parse(&undated).unwrap_err().field.as_deref(), Some("occurred_at"));
 }
 
 /// Stored hashes are compared with those of events to come, so the form must never change. These

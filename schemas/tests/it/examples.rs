@@ -5,7 +5,7 @@ use std::time::Duration;
 use chalkstream_schemas::fields::{Field, Kind};
 use chalkstream_schemas::payload::TypeInfo;
 use chalkstream_schemas::{
-    EventType, LearningEvent, ParseContext, Rejection, SchoolId, Timestamp, parse_event,
+    EventType, LearningEvent, ParseContext, Rejection, SchoolId, Timestamp, Undated, parse_event,
 };
 use serde_json::{Map, Value, json};
 
@@ -21,6 +21,7 @@ pub(crate) fn context(school: &SchoolId) -> ParseContext<'_> {
         school_id: school,
         received_at: Timestamp::parse_rfc3339(RECEIVED).unwrap(),
         batch_sent_at: None,
+        undated: Undated::Rejected,
         max_age: Some(Duration::from_secs(400 * 86_400)),
         max_future: Duration::from_secs(600),
         max_event_bytes: 65_536,

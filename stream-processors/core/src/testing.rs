@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chalkstream_schemas::{
     ControlBody, ControlPayload, ControlRecord, Epoch, LearningEvent, LogOffset, ParseContext,
-    PartitionId, SchoolId, Timestamp, parse_event,
+    PartitionId, SchoolId, Timestamp, Undated, parse_event,
 };
 use uuid::Uuid;
 
@@ -22,6 +22,7 @@ pub(crate) fn event(number: u64, members: &str) -> LearningEvent {
         school_id: &school_id,
         received_at: at("2030-01-01T00:00:00Z"),
         batch_sent_at: None,
+        undated: Undated::Rejected,
         max_age: None,
         max_future: std::time::Duration::from_secs(600),
         max_event_bytes: 65_536,

@@ -7,7 +7,7 @@ use chalkstream_event_log::{EventLog, NewRecord, Topic, partition_of};
 use chalkstream_schemas::control::encode_bkt;
 use chalkstream_schemas::{
     BktSkill, ControlBody, ControlPayload, ControlRecord, LearningEvent, LogRecord, ParseContext,
-    PartitionId, SchoolId, SkillId, Timestamp, parse_event, record_key,
+    PartitionId, SchoolId, SkillId, Timestamp, Undated, parse_event, record_key,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -26,6 +26,7 @@ pub(crate) fn event(school: &str, raw: &Value, at_ms: i64) -> LearningEvent {
         school_id: &school_id,
         received_at: Timestamp::from_ms(at_ms + 1000),
         batch_sent_at: None,
+        undated: Undated::Rejected,
         max_age: None,
         max_future: Duration::from_secs(600),
         max_event_bytes: 65_536,

@@ -1,3 +1,8 @@
+use std::time::Duration;
+
+use chalkstream_schemas::{
+    ContentHash, EventIdentity, EventReader, ParseContext, RejectReason, SchoolId,
+};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
@@ -105,25 +110,18 @@ fn what_has_no_meaning_is_skipped_and_what_is_broken_is_left_to_validation() {
     for kind in ["identify", "group", "alias"] {
         assert_eq!(event(&json!({ "type": kind, "userId": "ada", "traits": {} })), None);
     }
-    // No time but that of the batch; no id; no known type.
+    // No time, no id, no known type.
     check(
         json!({ "type": "nonsense", "userId": 7 }),
-        json!({
-            "type": "nonsense", "user_id": 7, "occurred_at": "2026-03-02T10:00:05Z", "data": {},
-        }),
+        json!({ "type": "nonsense", "user_id": 7, "data": {} }),
     );
     check(
         json!({ "userId": "" , "anonymousId": "a", "properties": [1] }),
-        json!({
-            "user_id": "a", "occurred_at": "2026-03-02T10:00:05Z", "data": [1],
-        }),
+        json!({ "user_id": "a", "data": [1] }),
     );
-    check(
-        json!({ "context": 7, "sentAt": null }),
-        json!({ "occurred_at": "2026-03-02T10:00:05Z", "data": {} }),
-    );
+    check(json!({ "context": 7, "sentAt": null }), json!({ "data": {} }));
     let odd = json!({ "context": { "app": { "name": "", "version": "\n" }, "device": { "type": "x".repeat(200) } } });
-    check(odd, json!({ "occurred_at": "2026-03-02T10:00:05Z", "data": {} }));
+    check(odd, json!({ "data": {} }));
     for raw in [
         "7",
         "null",
@@ -183,7 +181,93 @@ fn broken_bodies_say_where() {
     check(Call::Track, "{\"a\": }", broken, "line 1 column");
 }
 
+/// A time of a call's day.
+fn at(second: u32) -> String {
+    format!("2026-03-02T{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60)
+}
+
+/// What may stand as a `sentAt`, and whether it can be read.
+fn sent_at() -> impl Strategy<Value = Value> {
+    let odd = [json!(null), json!("soon"), json!(""), json!(1_772_445_605), json!({}), json!([])];
+    prop_oneof![select(odd.to_vec()), (0_u32..86_400).prop_map(|second| json!(at(second)))]
+}
+
+fn readable(sent_at: &Value) -> bool {
+    sent_at.as_str().is_some_and(|text| Timestamp::parse_rfc3339(text).is_ok())
+}
+
+/// A message with an id, and with none, one or both of the members that say when it happened.
+fn message() -> impl Strategy<Value = Value> {
+    let base = prop_oneof![
+        Just(json!({ "type": "track", "event": "Answer Submitted",
+                     "properties": { "item_id": "q1", "correct": true } })),
+        Just(
+            json!({ "type": "track", "event": "Badge Earned", "context": { "app": { "name": "a" } } })
+        ),
+        Just(json!({ "type": "page", "name": "Start" })),
+        Just(json!({ "type": "screen", "name": "Start", "properties": { "duration_seconds": 3 } })),
+    ];
+    let happened = prop::option::of(0_u32..86_400);
+    (base, happened.clone(), happened).prop_map(|(mut message, original, timestamp)| {
+        message["messageId"] = json!("m-1");
+        message["userId"] = json!("ada");
+        for (name, second) in [("originalTimestamp", original), ("timestamp", timestamp)] {
+            if let Some(second) = second {
+                message[name] = json!(at(second));
+            }
+        }
+        message
+    })
+}
+
+/// One delivery of a message: the `sentAt` of message and batch, and the second of its receipt.
+type Delivery = (Value, Value, u32);
+
+/// Whose event it is and what it says, or why it is rejected.
+fn deliver(
+    message: &Value,
+    (own, of_batch, received): &Delivery,
+) -> Result<(EventIdentity, ContentHash), RejectReason> {
+    let mut message = message.clone();
+    message["sentAt"] = own.clone();
+    let body = json!({ "batch": [message], "sentAt": of_batch }).to_string();
+    let batch = translate(Call::Batch, &body).unwrap().batch;
+    let school_id = SchoolId::parse("lincoln").unwrap();
+    let cx = ParseContext {
+        school_id: &school_id,
+        received_at: Timestamp::parse_rfc3339(&at(*received)).unwrap(),
+        batch_sent_at: batch.sent_at,
+        undated: batch.undated,
+        max_age: Some(Duration::from_secs(400 * 86_400)),
+        max_future: Duration::from_secs(2 * 86_400),
+        max_event_bytes: 1 << 10,
+    };
+    let read = EventReader::new().read(batch.raw(0), &cx);
+    read.map(|event| (event.identity(), event.content_hash)).map_err(|rejection| rejection.reason)
+}
+
 proptest! {
+    /// When it was sent, and whether that can be read, is the transport's word: no retry says anything
+    /// else than the first delivery did.
+    #[test]
+    fn a_retry_is_never_a_conflict(
+        message in message(),
+        first in (sent_at(), sent_at(), 0_u32..86_400),
+        again in (sent_at(), sent_at(), 0_u32..86_400),
+    ) {
+        let dated = ["originalTimestamp", "timestamp"].iter().any(|name| message.get(name).is_some());
+        let deliveries = [first, again];
+        for delivery @ (own, of_batch, _) in &deliveries {
+            let read = deliver(&message, delivery);
+            let known = dated || readable(own) || readable(of_batch);
+            prop_assert_eq!(read.err(), (!known).then_some(RejectReason::MissingField));
+        }
+        let [one, other] = deliveries.map(|delivery| deliver(&message, &delivery));
+        if let (Ok(one), Ok(other)) = (one, other) {
+            prop_assert_eq!(one, other);
+        }
+    }
+
     /// Whatever stands in one place of a context, the labels elsewhere in it are kept.
     #[test]
     fn one_odd_member_of_a_context_costs_no_other(

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use chalkstream_core::{PartitionState, RowBatch};
 use chalkstream_schemas::{
-    Epoch, LearningEvent, LogOffset, ParseContext, PartitionId, SchoolId, Timestamp, parse_event,
+    Epoch, LearningEvent, LogOffset, ParseContext, PartitionId, SchoolId, Timestamp, Undated,
+    parse_event,
 };
 
 #[derive(Debug)]
@@ -53,6 +54,7 @@ fn answer(learner: u64, skill: u64, ms: i64) -> LearningEvent {
         school_id: &school_id,
         received_at,
         batch_sent_at: None,
+        undated: Undated::Rejected,
         max_age: None,
         max_future: Duration::from_secs(600),
         max_event_bytes: 65_536,
