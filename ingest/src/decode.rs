@@ -6,11 +6,12 @@
 //! collected; what is not JSON becomes JSON here, so that all that follows is one path.
 //! Not here: what an event means (`parse_event` of the schemas).
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
 use chalkstream_schemas::batch::{self, BatchError};
-use chalkstream_schemas::{Timestamp, Undated};
+use chalkstream_schemas::{Rejection, Timestamp, Undated};
 
 use crate::admission::Permit;
 use crate::options::IngestOptions;
@@ -33,6 +34,8 @@ pub(crate) struct Batch {
     pub(crate) sent_at: Option<Timestamp>,
     /// When an event happened that names no time.
     pub(crate) undated: Undated,
+    /// What is at fault before it is read, by its place in `events`.
+    pub(crate) faults: BTreeMap<usize, Rejection>,
 }
 
 impl Batch {

@@ -127,9 +127,10 @@ impl Pipeline {
             }
             let raw = batch.raw(token.index());
             let first_received = request.first_received.and_then(|all| all.get(token.index()));
-            let parsed = match first_received {
-                None => reader.read(raw, &context),
-                Some(first) => replay::read_again(&mut reader, raw, &context, *first),
+            let parsed = match (batch.faults.get(&token.index()), first_received) {
+                (Some(fault), _) => Err(fault.clone()),
+                (None, None) => reader.read(raw, &context),
+                (None, Some(first)) => replay::read_again(&mut reader, raw, &context, *first),
             };
             let event = match parsed {
                 Ok(event) => event,

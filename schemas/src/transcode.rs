@@ -46,7 +46,17 @@ impl EventList {
         }
     }
 
-    /// Appends the JSON of one message of the list.
+    /// The name of the list's messages.
+    pub const fn message_name(self) -> &'static str {
+        match self {
+            Self::Events => "LearningEvent",
+            Self::Attempts => "AttemptEvent",
+            Self::Sessions => "SessionEvent",
+            Self::Placements => "PlacementEvent",
+        }
+    }
+
+    /// Appends the JSON of one message of the list; nothing of one that cannot be decoded.
     pub fn write_json(self, message: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
         match self {
             Self::Events => learning_event(LearningEvent::decode(message)?, out),

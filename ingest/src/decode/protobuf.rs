@@ -4,14 +4,16 @@
 //! events had come as JSON; `events` first, then `attempts`, `sessions`, `placements`.
 //! Always true: events are found without decoding them, and decoded one after another, so a short
 //! message cannot make a large structure; an event above `max_event` is not decoded at all; the JSON
-//! of all events is held to `max_body`, as a JSON body is, and is covered by the request's permit.
+//! of all events is held to `max_body`, as a JSON body is, and is covered by the request's permit; a
+//! message that cannot be decoded is its own event's fault alone, and its bytes are what is kept of it.
 //! Not here: what an event becomes (`transcode` of the schemas).
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::{Buf as _, Bytes};
-use chalkstream_schemas::Timestamp;
 use chalkstream_schemas::transcode::{EventList, time_text};
+use chalkstream_schemas::{RejectReason, Rejection, Timestamp};
 use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
@@ -44,6 +46,7 @@ pub(crate) fn batch(
     let sent_at = sent_at.map_err(|error| broken(0, &format!("`sent_at` of the batch {error}")))?;
     let mut json = Vec::new();
     let mut events = Vec::with_capacity(outline.lists.iter().map(Vec::len).sum());
+    let mut faults = BTreeMap::new();
     for (list, messages) in EventList::ALL.into_iter().zip(outline.lists) {
         for range in messages {
             let message = body.get(range.clone()).unwrap_or_default();
@@ -51,11 +54,9 @@ pub(crate) fn batch(
             if message.len() > options.max_event.get() {
                 // Rejected for its size, which is all that is looked at.
                 json.extend_from_slice(message);
-            } else {
-                list.write_json(message, &mut json).map_err(|error| {
-                    let index = events.len();
-                    broken(range.start, &format!("event {index} is damaged: {error}"))
-                })?;
+            } else if let Err(error) = list.write_json(message, &mut json) {
+                json.extend_from_slice(message);
+                faults.insert(events.len(), undecodable(list, range.start, &error));
             }
             events.push(start..json.len());
             if json.len() > options.max_body.get() {
@@ -69,7 +70,7 @@ pub(crate) fn batch(
             permit.cover(held).map_err(|full| Stop::Full(full).problem(options))?;
         }
     }
-    Ok(Batch { body: Bytes::from(json), events, sent_at, ..Batch::default() })
+    Ok(Batch { body: Bytes::from(json), events, sent_at, faults, ..Batch::default() })
 }
 
 /// Finds the events; what is not known is skipped, as protobuf wants it.
@@ -113,6 +114,14 @@ fn outline(body: &Bytes, max_events: usize) -> Result<Outline, Problem> {
         }
     }
     Ok(outline)
+}
+
+fn undecodable(list: EventList, at: usize, error: &prost::DecodeError) -> Rejection {
+    let message = format!(
+        "the message at byte {at} of the batch is no `chalkstream.events.v1.{}`: {error}; encode it with the published `events.proto`",
+        list.message_name()
+    );
+    Rejection::new(RejectReason::MalformedJson, None, message)
 }
 
 fn broken(at: usize, what: &str) -> Problem {

@@ -118,7 +118,7 @@ impl Messages<'_> {
         let skipped = self.messages.len() - events.len();
         let sent_at = self.sent_at.and_then(|raw| time(raw.get()));
         let undated = Undated::WhenSent;
-        let batch = Batch { body: Bytes::from(json), events, sent_at, undated };
+        let batch = Batch { body: Bytes::from(json), events, sent_at, undated, ..Batch::default() };
         Ok(Translated { batch, places, skipped })
     }
 

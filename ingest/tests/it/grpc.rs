@@ -257,21 +257,38 @@ struct Raw {
     batch: Bytes,
 }
 
+/// A call with these bytes as its batch.
+async fn call(server: &Server, method: &str, batch: &[u8]) -> Result<IngestBatchResponse, Status> {
+    let mut grpc = tonic::client::Grpc::new(channel(server).await);
+    grpc.ready().await.unwrap();
+    let request = signed(&server.key, Raw { batch: Bytes::copy_from_slice(batch) });
+    let path = format!("/chalkstream.ingest.v1.EventIngestion/{method}").parse().unwrap();
+    let codec = tonic_prost::ProstCodec::<Raw, IngestBatchResponse>::new();
+    grpc.unary(request, path, codec).await.map(tonic::Response::into_inner)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_no_batch_and_methods_that_are_not_there_are_said_so() {
     let server = server().await;
-    let call = async |method: &str, batch: &'static [u8]| {
-        let mut grpc = tonic::client::Grpc::new(channel(&server).await);
-        grpc.ready().await.unwrap();
-        let request = signed(&server.key, Raw { batch: Bytes::from_static(batch) });
-        let path = format!("/chalkstream.ingest.v1.EventIngestion/{method}").parse().unwrap();
-        let codec = tonic_prost::ProstCodec::<Raw, IngestBatchResponse>::new();
-        grpc.unary(request, path, codec).await.unwrap_err()
-    };
-    let broken = call("IngestBatch", b"\x12\xff\xff").await;
+    let broken = call(&server, "IngestBatch", b"\x12\xff\xff").await.unwrap_err();
     check_status(&broken, Code::InvalidArgument, "BROKEN_BODY", "EventBatch");
-    assert_eq!(call("IngestNothing", b"").await.code(), Code::Unimplemented);
+    let unknown = call(&server, "IngestNothing", b"").await.unwrap_err();
+    assert_eq!(unknown.code(), Code::Unimplemented);
     assert_eq!(server.books().received, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_decoded_is_rejected_alone() {
+    let server = server().await;
+    let good = |server: &Server| {
+        EventBatch { events: vec![fresh(server)], ..EventBatch::default() }.encode_to_vec()
+    };
+    let batch = [good(&server), b"\x12\x02\x0a\xff".to_vec(), good(&server)].concat();
+    let answer = call(&server, "IngestBatch", &batch).await.unwrap();
+    assert_eq!(tally(&answer), [2, 0, 1, 0], "{answer:?}");
+    let rejected = &answer.results[0];
+    assert_eq!((rejected.index, rejected.reason.as_deref()), (1, Some("malformed_json")));
+    server.check_conservation().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

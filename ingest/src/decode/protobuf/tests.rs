@@ -94,11 +94,38 @@ fn a_broken_message_says_where_and_what_to_do() {
     check_problem(b"{\"id\": 1}".to_vec(), broken, "events.proto");
     check_problem(vec![0x10, 1], broken, "field 2 is no message");
     check_problem(vec![0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], broken, "ends");
-    check_problem(vec![0x12, 0, 0x12, 3, 0x0a, 1, 0xff], broken, "event 1 is damaged");
     check_problem(vec![0x0a, 2, 0x08, 5, 0xff], broken, "at byte 4");
     let before_1970 = prost_types::Timestamp { seconds: -31_536_000, nanos: 0 };
     let batch = EventBatch { sent_at: Some(before_1970), ..EventBatch::default() };
     check_problem(batch.encode_to_vec(), broken, "`sent_at` of the batch lies outside");
+}
+
+#[test]
+fn a_message_that_cannot_be_decoded_is_its_own_fault() {
+    // Text that is not UTF-8; and JSON, which no protobuf is, though it would be a good event.
+    let json = br#"{"id":"x","type":"login","user_id":"ada"}"#;
+    let damaged: [&[u8]; 3] = [&[0x0a, 1, 0xff], json, &[0x0a, 9, b'x']];
+    for damaged in damaged {
+        let length = u8::try_from(damaged.len()).unwrap();
+        let bytes = [
+            of_events(vec![event("a")]),
+            [&[0x12, length][..], damaged].concat(),
+            of_events(vec![event("b")]),
+        ];
+        let batch = read(bytes.concat()).unwrap();
+        let good = |index| std::str::from_utf8(batch.raw(index)).unwrap().to_owned();
+        assert_eq!([good(0), good(2)], [r#"{"id":"a"}"#, r#"{"id":"b"}"#]);
+        assert_eq!((batch.events.len(), batch.raw(1)), (3, damaged));
+        let faults = batch.faults.iter().map(|(index, fault)| (*index, fault.reason));
+        assert_eq!(faults.collect::<Vec<_>>(), [(1, RejectReason::MalformedJson)]);
+        let message = &batch.faults[&1].message;
+        assert!(
+            message.contains("at byte 7 of the batch is no `chalkstream.events.v1.LearningEvent`"),
+            "{message}"
+        );
+    }
+    let attempt = [0x1a, 2, 0x0a, 0xff];
+    assert!(read(attempt.to_vec()).unwrap().faults[&0].message.contains("v1.AttemptEvent`"));
 }
 
 #[test]
