@@ -3,13 +3,15 @@
 //! In: a token for each event, and the decisions of the pipeline. Out: the [`Outcome`] of a request.
 //! Always true: a token is decided at most once (it is moved and cannot be copied); an event whose
 //! token was lost counts as `refused` and as an internal error, which every test asserts to be
-//! zero; received = accepted + duplicate + rejected + refused + in flight, at every instant.
+//! zero; received = accepted + duplicate + rejected + refused + in flight, at every instant. Fates can be
+//! read while the request is under way ([`Progress`]).
 //! Not here: deciding ([`crate::pipeline`]), HTTP ([`crate::routes`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chalkstream_schemas::{EventOutcome, EventType, RefuseReason, Rejection};
+use parking_lot::Mutex;
 
 use crate::limits::Limit;
 use crate::metrics::events::EventCounts;
@@ -72,70 +74,10 @@ pub(crate) struct Tally {
     pub(crate) limited: usize,
 }
 
-/// Every event's fate, in the order of the request.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) tally: Tally,
-    pub(crate) settled: Vec<Settled>,
-    /// When what is over a limit may pass.
-    pub(crate) retry_after: Option<Duration>,
-}
-
-/// The account of one request's events.
-#[derive(Debug)]
-pub(crate) struct Ledger {
-    counts: Arc<EventCounts>,
-    shard: usize,
-    /// What the events are.
-    pub(crate) account: Account,
-    settled: Vec<Option<Settled>>,
-    open: bool,
-}
-
-impl Ledger {
-    /// Counts `events` as received and in flight, and hands out their tokens in order.
-    pub(crate) fn open(
-        counts: &Arc<EventCounts>,
-        account: Account,
-        events: usize,
-    ) -> (Self, Vec<Undecided>) {
-        let shard = counts.open(events);
-        let mut settled = Vec::new();
-        settled.resize_with(events, || None);
-        let tokens = (0..events).map(|index| Undecided { index }).collect();
-        (Self { counts: Arc::clone(counts), shard, account, settled, open: true }, tokens)
-    }
-
-    /// Decides an event.
-    pub(crate) fn settle(&mut self, event: Undecided, id: Option<String>, fate: Fate) {
-        let Some(place) = self.settled.get_mut(event.index) else {
-            debug_assert!(false, "event {} of another request", event.index);
-            return;
-        };
-        debug_assert!(place.is_none(), "event {} decided twice", event.index);
-        *place = Some(Settled { id, fate });
-    }
-
-    /// Closes the account: counts every fate, and hands them out.
-    pub(crate) fn close(mut self) -> Outcome {
-        self.count()
-    }
-
-    fn count(&mut self) -> Outcome {
-        self.open = false;
-        let mut undecided = 0;
-        let lost = || Settled { id: None, fate: Fate::Refused(RefuseReason::Unavailable) };
-        let settled = std::mem::take(&mut self.settled)
-            .into_iter()
-            .map(|place| {
-                place.unwrap_or_else(|| {
-                    undecided += 1;
-                    lost()
-                })
-            })
-            .collect::<Vec<_>>();
-        let mut tally = Tally::default();
-        for event in &settled {
+impl Tally {
+    pub(crate) fn of<'a>(settled: impl IntoIterator<Item = &'a Settled>) -> Self {
+        let mut tally = Self::default();
+        for event in settled {
             if let Fate::Refused(reason) = event.fate {
                 tally.limited += usize::from(Limit::of(reason).is_some());
             }
@@ -146,6 +88,88 @@ impl Ledger {
                 Fate::Refused(_) => &mut tally.refused,
             } += 1;
         }
+        tally
+    }
+}
+
+/// Every event's fate, in the order of the request.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    pub(crate) settled: Vec<Settled>,
+    /// When what is over a limit may pass.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// The fates that events of a request have so far, for whoever cannot wait for all of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress(Arc<Mutex<Vec<Option<Settled>>>>);
+
+impl Progress {
+    /// Each event that has its fate, with its place in the request. None once the account is closed.
+    pub(crate) fn so_far(&self) -> Vec<(usize, Settled)> {
+        let settled = self.0.lock();
+        let each = settled.iter().enumerate();
+        each.filter_map(|(index, event)| Some((index, event.clone()?))).collect()
+    }
+}
+
+/// The account of one request's events.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    counts: Arc<EventCounts>,
+    shard: usize,
+    /// What the events are.
+    pub(crate) account: Account,
+    settled: Progress,
+    open: bool,
+}
+
+impl Ledger {
+    /// Counts `events` as received and in flight, and hands out their tokens in order.
+    pub(crate) fn open(
+        counts: &Arc<EventCounts>,
+        account: Account,
+        events: usize,
+        settled: Progress,
+    ) -> (Self, Vec<Undecided>) {
+        let shard = counts.open(events);
+        settled.0.lock().resize_with(events, || None);
+        let tokens = (0..events).map(|index| Undecided { index }).collect();
+        (Self { counts: Arc::clone(counts), shard, account, settled, open: true }, tokens)
+    }
+
+    /// Decides an event.
+    pub(crate) fn settle(&mut self, event: Undecided, id: Option<String>, fate: Fate) {
+        let mut settled = self.settled.0.lock();
+        let Some(place) = settled.get_mut(event.index) else {
+            debug_assert!(false, "event {} of another request", event.index);
+            return;
+        };
+        debug_assert!(place.is_none(), "event {} decided twice", event.index);
+        *place = Some(Settled { id, fate });
+    }
+
+    /// Closes the account: counts every fate, and hands them out.
+    pub(crate) fn close(mut self) -> Outcome {
+        let settled = std::mem::take(&mut *self.settled.0.lock());
+        self.count(settled)
+    }
+
+    fn count(&mut self, settled: Vec<Option<Settled>>) -> Outcome {
+        self.open = false;
+        let mut undecided = 0;
+        let lost = || Settled { id: None, fate: Fate::Refused(RefuseReason::Unavailable) };
+        let settled = settled
+            .into_iter()
+            .map(|place| {
+                place.unwrap_or_else(|| {
+                    undecided += 1;
+                    lost()
+                })
+            })
+            .collect::<Vec<_>>();
+        let tally = Tally::of(&settled);
         self.counts.close(self.shard, &settled, undecided);
         self.account.close(self.shard, &settled);
         if undecided > 0 {
@@ -156,10 +180,11 @@ impl Ledger {
 }
 
 impl Drop for Ledger {
-    /// A request that was given up half-way: what was not decided is refused.
+    /// A request that was given up half-way: what was not decided is refused. What was stays told.
     fn drop(&mut self) {
         if self.open {
-            let outcome = self.count();
+            let settled = self.settled.0.lock().clone();
+            let outcome = self.count(settled);
             tracing::debug!(?outcome.tally, "a request's account closed early");
         }
     }
@@ -178,7 +203,7 @@ mod tests {
         let credential = Credential::new("k", school_id, Vec::new());
         let outcomes = Arc::new(Outcomes::default());
         let account = outcomes.account(&credential, Timestamp::MIN, events);
-        let (ledger, tokens) = Ledger::open(counts, account, events);
+        let (ledger, tokens) = Ledger::open(counts, account, events, Progress::default());
         (outcomes, ledger, tokens)
     }
 
@@ -214,10 +239,13 @@ mod tests {
         let (outcomes, mut ledger, tokens) = open(&counts, 3);
         let first = tokens.into_iter().next().unwrap();
         ledger.settle(first, None, Fate::Accepted(EventType::Custom));
+        let progress = ledger.settled.clone();
         drop(ledger);
         let read = counts.read();
         assert!(read.balanced());
         assert_eq!((read.accepted, read.refused, read.undecided, read.in_flight), (1, 2, 2, 0));
+        let accepted = Settled { id: None, fate: Fate::Accepted(EventType::Custom) };
+        assert_eq!(progress.so_far(), [(0, accepted)]);
         let counted: u64 = outcomes.take().iter().map(|(_, events)| events).sum();
         assert_eq!(counted, 3);
     }

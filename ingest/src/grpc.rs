@@ -26,12 +26,12 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::app::App;
 use crate::decode::{self, Format};
 use crate::fate::{Outcome, Tally};
-use crate::intake::{self, Wants};
+use crate::intake::{self, Unanswered, Wants};
 use crate::keys::Credential;
 use crate::limits;
 use crate::options::IngestOptions;
 use crate::problem::Problem;
-use crate::routes::events::{EventResult, results, status as http_status};
+use crate::routes::events::{EventResult, known_results, results, status as http_status};
 
 mod health;
 mod metered;
@@ -124,7 +124,7 @@ impl Ingestion {
         call: &Call,
         credential: Arc<Credential>,
         request: RawRequest,
-    ) -> Result<Taken, Problem> {
+    ) -> Result<Taken, Unanswered> {
         let app = &self.app;
         let options = app.options.get();
         let RawRequest { mut batch, all_results, validate } = request;
@@ -155,14 +155,33 @@ impl Ingestion {
         let request = message.map_err(status::of_reading)?;
         let taken = self.take_next(call, request).await;
         call.room.next_message();
-        let taken = taken.map_err(|problem| status::of(&problem))?;
+        let taken = taken.map_err(|unanswered| self.failed(&unanswered))?;
         Ok(taken.response())
     }
 
     /// Takes a batch of a stream in: a request of its own, of a credential that may have changed.
-    async fn take_next(&self, call: &Call, request: RawRequest) -> Result<Taken, Problem> {
+    async fn take_next(&self, call: &Call, request: RawRequest) -> Result<Taken, Unanswered> {
         let credential = self.app.gate.writer(&call.headers).await?;
         self.take_in(call, credential, request).await
+    }
+
+    /// The status of a batch that has no answer, or none yet, with what is known all the same.
+    fn failed(&self, Unanswered { problem, known }: &Unanswered) -> Status {
+        if known.is_empty() {
+            return status::of(problem);
+        }
+        let tally = Tally::of(known.iter().map(|(_, event)| event));
+        let Tally { accepted, duplicate, rejected, refused, limited: _ } = tally;
+        let messages = limits::messages(tally, &self.app.options.get());
+        let known = IngestBatchResponse {
+            accepted: accepted as u64,
+            duplicate: duplicate as u64,
+            rejected: rejected as u64,
+            refused: refused as u64,
+            results: known_results(known, &messages).map(proto_result).collect(),
+            retry_after: None,
+        };
+        status::of_known(problem, &known)
     }
 }
 
@@ -175,7 +194,7 @@ impl EventIngestion for Ingestion {
         let (call, request) = unpack(request)?;
         let credential = Arc::clone(&call.credential);
         let taken = self.take_in(&call, credential, request).await;
-        let taken = taken.map_err(|problem| status::of(&problem))?;
+        let taken = taken.map_err(|unanswered| self.failed(&unanswered))?;
         let (code, _again) = http_status(taken.outcome.tally);
         if code.is_server_error() || code == http::StatusCode::TOO_MANY_REQUESTS {
             return Err(taken.refused(code));
@@ -206,6 +225,20 @@ fn unpack<T>(mut request: Request<T>) -> Result<(Call, T), Status> {
     Ok((call, request.into_inner()))
 }
 
+fn proto_result(result: EventResult<'_>) -> ProtoResult {
+    let EventResult { index, id, status, reason, field, message, scope } = result;
+    let text = |text: Option<&str>| text.map(str::to_owned);
+    ProtoResult {
+        index: u32::try_from(index).unwrap_or(u32::MAX),
+        id: text(id),
+        status: status.to_owned(),
+        reason: text(reason),
+        field: text(field),
+        message: text(message),
+        scope: text(scope),
+    }
+}
+
 /// A batch whose events have their fates.
 struct Taken {
     outcome: Outcome,
@@ -216,19 +249,8 @@ struct Taken {
 impl Taken {
     fn response(&self) -> IngestBatchResponse {
         let Tally { accepted, duplicate, rejected, refused, .. } = self.outcome.tally;
-        let text = |text: Option<&str>| text.map(str::to_owned);
         let messages = limits::messages(self.outcome.tally, &self.options);
-        let results = results(&self.outcome, self.name_all, &messages)
-            .map(|EventResult { index, id, status, reason, field, message, scope }| ProtoResult {
-                index: u32::try_from(index).unwrap_or(u32::MAX),
-                id: text(id),
-                status: status.to_owned(),
-                reason: text(reason),
-                field: text(field),
-                message: text(message),
-                scope: text(scope),
-            })
-            .collect();
+        let results = results(&self.outcome, self.name_all, &messages).map(proto_result).collect();
         let again = (refused > 0).then(|| self.again_after());
         IngestBatchResponse {
             accepted: accepted as u64,

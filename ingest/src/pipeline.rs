@@ -30,7 +30,7 @@ use tracing::Instrument as _;
 use crate::clock::Clock;
 use crate::decode::Batch;
 use crate::dedup::{Contested, Reservations};
-use crate::fate::{Outcome, Undecided};
+use crate::fate::{Outcome, Progress, Undecided};
 use crate::keys::Credential;
 use crate::limits::Limits;
 use crate::live::Live;
@@ -62,16 +62,19 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Gives every event of the batch its fate; waits for other requests until `deadline`.
+    /// Gives every event of the batch its fate; waits for other requests until `deadline`. What has its
+    /// fate stands in `progress` at once.
     pub(crate) async fn run(
         &self,
         batch: &Batch,
         credential: &Credential,
         name_all: bool,
         deadline: Instant,
+        progress: Progress,
     ) -> Outcome {
         let books = (&self.metrics.events, &self.outcomes);
-        let (mut request, tokens) = Request::open(batch, credential, self.clock.now(), books);
+        let now = self.clock.now();
+        let (mut request, tokens) = Request::open(batch, credential, now, books, progress);
         request.name_all = name_all;
         self.decide(request, tokens, deadline).await
     }

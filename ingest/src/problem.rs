@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::limits::Limit;
@@ -127,6 +128,11 @@ pub(crate) struct ProblemBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "4bf92f3577b34da6a3ce929d0e0e4736")]
     trace_id: Option<String>,
+    /// What became of the events of which it is known all the same; those accepted or duplicate are
+    /// durable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    results: Option<&'a RawValue>,
 }
 
 /// One problem of one request.
@@ -185,6 +191,13 @@ pub(crate) fn retry_after_value(after: Duration) -> HeaderValue {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        self.respond(None)
+    }
+}
+
+impl Problem {
+    /// The answer, with the `results` of single events where some are known.
+    pub(crate) fn respond(self, results: Option<&RawValue>) -> Response {
         let status = self.kind.status();
         let body = ProblemBody {
             r#type: format!("urn:chalkstream:problem:{}", self.kind.slug()),
@@ -195,6 +208,7 @@ impl IntoResponse for Problem {
             column: self.position.map(|(_, column)| column),
             scope: self.limit.map(Limit::scope),
             trace_id: crate::trace::id(),
+            results,
         };
         // Strings and numbers alone: serialising them cannot fail.
         let bytes = serde_json::to_vec(&body).unwrap_or_default();

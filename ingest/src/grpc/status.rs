@@ -2,7 +2,8 @@
 //!
 //! Always true: a status that may be tried again carries `google.rpc.RetryInfo`; each carries
 //! `google.rpc.ErrorInfo` with the problem's name as its reason and, where a limit was reached, its
-//! `scope`; and the trace's id, where there is one, as `google.rpc.RequestInfo`.
+//! `scope`; the trace's id, where there is one, as `google.rpc.RequestInfo`; and what became of the events
+//! of which it is known all the same, as an `IngestBatchResponse`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use prost::Message as _;
 use prost_types::Any;
 use tonic::{Code, Status};
 
+use super::proto::IngestBatchResponse;
 use crate::limits::Limit;
 use crate::metrics::Ended;
 use crate::problem::Problem;
@@ -58,9 +60,22 @@ struct RequestInfo {
 
 /// The status of a problem.
 pub(super) fn of(problem: &Problem) -> Status {
+    of_problem(problem, None)
+}
+
+/// The status of a problem in spite of which these fates are known.
+pub(super) fn of_known(problem: &Problem, known: &IngestBatchResponse) -> Status {
+    of_problem(
+        problem,
+        Some(any("chalkstream.ingest.v1.IngestBatchResponse", &known.encode_to_vec())),
+    )
+}
+
+fn of_problem(problem: &Problem, known: Option<Any>) -> Status {
     let code = code(problem.kind().status().as_u16());
     let scope = problem.limit().map(Limit::scope);
-    with_details(code, &problem.detail, problem.kind().slug(), scope, problem.again_after())
+    let again_after = problem.again_after();
+    build(code, &problem.detail, problem.kind().slug(), scope, again_after, known)
 }
 
 fn code(http_status: u16) -> Code {
@@ -83,6 +98,17 @@ pub(super) fn with_details(
     scope: Option<&str>,
     again_after: Option<Duration>,
 ) -> Status {
+    build(code, message, reason, scope, again_after, None)
+}
+
+fn build(
+    code: Code,
+    message: &str,
+    reason: &str,
+    scope: Option<&str>,
+    again_after: Option<Duration>,
+    known: Option<Any>,
+) -> Status {
     let reason = reason.replace('-', "_").to_ascii_uppercase();
     let metadata = scope.map(|scope| ("scope".to_owned(), scope.to_owned())).into_iter().collect();
     let info = ErrorInfo { reason, domain: DOMAIN.to_owned(), metadata };
@@ -96,6 +122,7 @@ pub(super) fn with_details(
         let request = RequestInfo { request_id };
         details.push(any("google.rpc.RequestInfo", &request.encode_to_vec()));
     }
+    details.extend(known);
     let details = Details { code: code.into(), message: message.to_owned(), details };
     Status::with_details(code, message, Bytes::from(details.encode_to_vec()))
 }

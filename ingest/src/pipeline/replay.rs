@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::request::Request;
 use super::{Batch, Credential, Outcome, Pipeline, rejected_record};
+use crate::fate::Progress;
 use crate::metrics::LogCall;
 
 /// Reads an event that was first received at `first`; it is received again now.
@@ -46,7 +47,8 @@ impl Pipeline {
         deadline: Instant,
     ) -> Outcome {
         let books = (&self.metrics.events, &self.outcomes);
-        let (mut request, tokens) = Request::open(batch, credential, self.clock.now(), books);
+        let (now, progress) = (self.clock.now(), Progress::default());
+        let (mut request, tokens) = Request::open(batch, credential, now, books, progress);
         request.first_received = Some(first_received);
         self.decide(request, tokens, deadline).await
     }
@@ -59,7 +61,8 @@ impl Pipeline {
         first_received: &[Timestamp],
     ) -> Outcome {
         let books = (&Arc::default(), &Arc::default());
-        let (mut request, tokens) = Request::open(batch, credential, self.clock.now(), books);
+        let (now, progress) = (self.clock.now(), Progress::default());
+        let (mut request, tokens) = Request::open(batch, credential, now, books, progress);
         request.first_received = Some(first_received);
         self.tell(request, tokens).await
     }

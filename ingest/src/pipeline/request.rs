@@ -17,7 +17,7 @@ use chalkstream_schemas::{
 };
 
 use crate::decode::Batch;
-use crate::fate::{Fate, Ledger, Undecided};
+use crate::fate::{Fate, Ledger, Progress, Undecided};
 use crate::keys::Credential;
 use crate::limits::{HeldBack, Key};
 use crate::metrics::events::EventCounts;
@@ -103,10 +103,11 @@ impl<'a> Request<'a> {
         credential: &'a Credential,
         received_at: Timestamp,
         (counts, outcomes): (&Arc<EventCounts>, &Arc<Outcomes>),
+        progress: Progress,
     ) -> (Self, Vec<Undecided>) {
         let events = batch.events.len();
         let account = outcomes.account(credential, received_at, events);
-        let (ledger, tokens) = Ledger::open(counts, account, events);
+        let (ledger, tokens) = Ledger::open(counts, account, events, progress);
         let request = Self {
             batch,
             credential,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::request::Request;
 use super::{Batch, Credential, Outcome, Pipeline, Undecided};
+use crate::fate::Progress;
 
 impl Pipeline {
     /// Tells every event of the batch its fate.
@@ -21,7 +22,8 @@ impl Pipeline {
         name_all: bool,
     ) -> Outcome {
         let books = (&self.metrics.validated, &Arc::default());
-        let (mut request, tokens) = Request::open(batch, credential, self.clock.now(), books);
+        let (now, progress) = (self.clock.now(), Progress::default());
+        let (mut request, tokens) = Request::open(batch, credential, now, books, progress);
         request.name_all = name_all;
         self.tell(request, tokens).await
     }

@@ -12,6 +12,7 @@ use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
+use serde_json::value::to_raw_value;
 use tracing::Instrument as _;
 use utoipa::ToSchema;
 
@@ -19,7 +20,7 @@ use crate::app::App;
 use crate::body::{self, Encoding, Read};
 use crate::decode::{self, Format};
 use crate::fate::{Fate, Outcome, Settled, Tally};
-use crate::intake;
+use crate::intake::{self, Unanswered};
 use crate::limits::{self, Limit};
 use crate::options::IngestOptions;
 use crate::problem::{Problem, ProblemBody, ProblemKind, retry_after_value};
@@ -152,8 +153,10 @@ async fn take_in(
         .inspect_err(reached)?;
     app.metrics.body(bytes.len());
     let batch = decode::split(bytes, format, &options, &mut permit).inspect_err(reached)?;
-    let outcome = intake::take(app, batch, credential, query.wants, permit).await?;
-    Ok(answer(&outcome, query.wants.name_all, &options))
+    Ok(match intake::take(app, batch, credential, query.wants, permit).await {
+        Ok(outcome) => answer(&outcome, query.wants.name_all, &options),
+        Err(unanswered) => unanswered_response(unanswered, &options),
+    })
 }
 
 /// The status of an answer and whether to try again, from the fates alone.
@@ -189,6 +192,24 @@ fn answer(outcome: &Outcome, name_all: bool, options: &IngestOptions) -> Respons
         headers.insert(header::RETRY_AFTER, retry_after_value(after));
     }
     response
+}
+
+/// The problem, and what is known all the same.
+fn unanswered_response(unanswered: Unanswered, options: &IngestOptions) -> Response {
+    let Unanswered { problem, known } = unanswered;
+    let messages = limits::messages(Tally::of(known.iter().map(|(_, event)| event)), options);
+    let known = known_results(&known, &messages).collect::<Vec<_>>();
+    let results = (!known.is_empty()).then(|| to_raw_value(&known).ok()).flatten();
+    problem.respond(results.as_deref())
+}
+
+/// The results of events that have their fate, with their places. `messages` are those of
+/// [`EventResult::of`].
+pub(crate) fn known_results<'a>(
+    known: &'a [(usize, Settled)],
+    messages: &'a [String],
+) -> impl Iterator<Item = EventResult<'a>> {
+    known.iter().map(|(index, event)| EventResult::of(*index, event, messages))
 }
 
 /// What an answer names: what was not accepted, or every event. `messages` are those of

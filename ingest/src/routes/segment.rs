@@ -19,9 +19,9 @@ use super::events::EventResult;
 use crate::app::App;
 use crate::body::{self, Encoding, Read};
 use crate::decode::Format;
-use crate::decode::segment::{self, Call};
+use crate::decode::segment::{self, Call, Translated};
 use crate::fate::{Fate, Outcome, Tally};
-use crate::intake;
+use crate::intake::{self, Unanswered};
 use crate::keys::Credential;
 use crate::limits;
 use crate::options::{ByteSize, IngestOptions};
@@ -49,7 +49,8 @@ pub(crate) struct SegmentAnswer<'a> {
     /// Messages that have no meaning here, such as `identify`.
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<usize>,
-    /// Every message whose event was rejected or refused; `index` is its place in the batch.
+    /// Every message whose event was rejected or refused; with 429 and 503 also those whose event is
+    /// durable already. `index` is its place in the batch.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     results: Vec<EventResult<'a>>,
 }
@@ -124,7 +125,7 @@ async fn respond(
         Ok(response) => response,
         Err(problem) => {
             body::discard_refused(headers, body).await;
-            explain(problem)
+            explain(problem, Vec::new())
         }
     }
 }
@@ -162,8 +163,18 @@ async fn take_in(
         None => writer_in_body(app, headers, messages.write_key.as_deref()).await?,
     };
     let translated = messages.translate(bytes.len(), &options, &mut permit)?;
-    let outcome = intake::take(app, translated.batch, credential, query.wants, permit).await?;
-    Ok(answer(&outcome, &translated.places, translated.skipped, &now))
+    let Translated { batch, places, skipped } = translated;
+    Ok(match intake::take(app, batch, credential, query.wants, permit).await {
+        Ok(outcome) => answer(&outcome, &places, skipped, &now),
+        Err(Unanswered { problem, known }) => {
+            let tally = Tally::of(known.iter().map(|(_, event)| event));
+            let messages = limits::messages(tally, &now);
+            let known = known.iter().filter_map(|(index, event)| {
+                Some(EventResult::of(*places.get(*index)?, event, &messages))
+            });
+            explain(problem, known.collect())
+        }
+    })
 }
 
 fn for_unknown_sender(options: &IngestOptions) -> IngestOptions {
@@ -217,14 +228,17 @@ fn answer(
 ) -> Response {
     let tally = outcome.tally;
     let messages = limits::messages(tally, options);
+    let next = next(tally);
+    // Who has to send all of it again hears what is durable already.
+    let name_all = matches!(next, Next::Again(_));
+    let is_durable = |fate: &Fate| matches!(fate, Fate::Accepted(_) | Fate::Duplicate);
     let results = outcome
         .settled
         .iter()
         .zip(places)
-        .filter(|(event, _)| !matches!(event.fate, Fate::Accepted(_) | Fate::Duplicate))
+        .filter(|(event, _)| name_all || !is_durable(&event.fate))
         .map(|(event, place)| EventResult::of(*place, event, &messages))
         .collect::<Vec<_>>();
-    let next = next(tally);
     let (status, code) = match next {
         Next::Done => (StatusCode::OK, None),
         Next::Drop => (StatusCode::BAD_REQUEST, Some("rejected")),
@@ -248,11 +262,12 @@ fn answer(
     response
 }
 
-/// A problem as SDKs read it, with its status and headers.
-fn explain(problem: Problem) -> Response {
+/// A problem as SDKs read it, with its status and headers, and what is known of events all the same.
+fn explain(problem: Problem, results: Vec<EventResult<'_>>) -> Response {
     let answer = SegmentAnswer {
         code: Some(problem.kind().slug()),
         message: Some(&problem.detail),
+        results,
         ..SegmentAnswer::default()
     };
     let mut explained = json(problem.kind().status(), &answer);

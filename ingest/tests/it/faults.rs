@@ -111,6 +111,35 @@ async fn a_log_that_does_not_answer_in_time_is_a_503_and_its_outcome_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_safe_already_is_named_where_the_answer_cannot_wait() {
+    let options = IngestOptions { request_timeout: Span::millis(300), ..IngestOptions::default() };
+    let server = server_with(options).await;
+    let (safe, new) = (server.event("safe"), server.event("new"));
+    server.send(&safe).await.check(200, [1, 0, 0, 0]);
+    let batch = json!([new, safe, { "broken": true }]);
+    let known = json!([{ "index": 1, "id": "safe", "status": "duplicate" }]);
+    server.log.close_gate();
+    let reply = server.send(&batch).await;
+    reply.check_problem(503, "unacknowledged", "send all of them again");
+    assert_eq!(reply.body["results"], known, "{reply:?}");
+    server.log.open_gate();
+    server.books_become("the late outcome", |books| books.in_flight == 0).await;
+    server.send(&batch).await.check(200, [0, 2, 1, 0]);
+    // A bug is no other case.
+    server.log.fail(|topic, _| {
+        assert!(topic != Topic::Events, "injected by the test");
+        None
+    });
+    let reply = server.send(&json!([server.event("newer"), safe])).await;
+    reply.check_problem(500, "internal", "send all of them again");
+    assert_eq!(reply.body["results"], known, "{reply:?}");
+    // Of nothing known nothing is said.
+    let reply = server.send(&server.event("newest")).await;
+    reply.check_problem(500, "internal", "send all of them again");
+    assert_eq!(reply.body.get("results"), None, "{reply:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bug_in_the_middle_of_a_request_leaves_nothing_behind() {
     let server = server().await;
     let batch = json!([server.event("a"), server.event("b"), { "broken": true }]);

@@ -257,6 +257,29 @@ struct Raw {
     batch: Bytes,
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_safe_already_is_a_detail_of_a_call_that_cannot_wait() {
+    let options = IngestOptions { request_timeout: Span::millis(300), ..IngestOptions::default() };
+    let server = server_with(options).await;
+    let mut client = client(&server).await;
+    let safe = fresh(&server);
+    let first = batch(vec![safe.clone()]);
+    client.ingest_batch(signed(&server.key, first)).await.unwrap();
+    server.log.close_gate();
+    let sent = batch(vec![fresh(&server), safe.clone()]);
+    let status = client.ingest_batch(signed(&server.key, sent)).await.unwrap_err();
+    check_status(&status, Code::Unavailable, "UNACKNOWLEDGED", "send all of them again");
+    let details = Details::decode(status.details()).unwrap().details;
+    let known = details.iter().find(|any| any.type_url.ends_with("IngestBatchResponse")).unwrap();
+    let known = IngestBatchResponse::decode(known.value.as_slice()).unwrap();
+    assert_eq!(tally(&known), [0, 1, 0, 0]);
+    let [result] = known.results.as_slice() else { panic!("{known:?}") };
+    assert_eq!((result.index, &result.id, result.status.as_str()), (1, &safe.id, "duplicate"));
+    server.log.open_gate();
+    server.books_become("the late outcome", |books| books.in_flight == 0).await;
+    server.check_conservation().await;
+}
+
 /// A call with these bytes as its batch.
 async fn call(server: &Server, method: &str, batch: &[u8]) -> Result<IngestBatchResponse, Status> {
     let mut grpc = tonic::client::Grpc::new(channel(server).await);

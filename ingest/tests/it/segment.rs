@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
-use chalkstream_ingest::Clock as _;
+use chalkstream_ingest::{Clock as _, IngestOptions, Span};
 use serde_json::{Value, json};
 
 use crate::compress::gzip;
-use crate::harness::{Reply, Server, server, unacknowledged};
+use crate::harness::{Reply, Server, server, server_with, unacknowledged};
 
 async fn send(server: &Server, path: &str, body: &Value) -> Reply {
     let pair = base64::engine::general_purpose::STANDARD.encode(format!("{}:", server.key));
@@ -134,10 +134,43 @@ async fn what_is_refused_is_sent_again_with_its_batch() {
     let reply = send(&server, "/v1/batch", &batch(&server, &messages)).await;
     check(&reply, 503, false);
     assert_eq!(reply.body["code"], "refused");
+    // Of what must be sent again, what is safe already is named as well.
+    assert_eq!(statuses(&reply), ["refused", "accepted"], "{reply:?}");
+    let reply = send(&server, "/v1/batch", &batch(&server, &messages)).await;
+    check(&reply, 503, false);
+    assert_eq!(statuses(&reply), ["refused", "duplicate"], "{reply:?}");
     server.log.heal();
     let reply = send(&server, "/v1/batch", &batch(&server, &messages)).await;
     check(&reply, 200, true);
+    assert_eq!(reply.body.get("results"), None, "{reply:?}");
     assert_eq!(server.events().await.len(), 2);
+    server.check_conservation().await;
+}
+
+fn statuses(reply: &Reply) -> Vec<&str> {
+    let results = reply.body["results"].as_array().expect("an array of results").iter();
+    results.map(|result| result["status"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_cannot_wait_names_what_is_safe_by_its_place() {
+    let options = IngestOptions { request_timeout: Span::millis(300), ..IngestOptions::default() };
+    let server = server_with(options).await;
+    let safe = track(&server, "safe", "answer_submitted", answer());
+    let new = track(&server, "new", "answer_submitted", answer());
+    let identify = json!({ "type": "identify", "userId": "ada", "messageId": "i", "traits": {} });
+    check(
+        &send(&server, "/v1/batch", &batch(&server, std::slice::from_ref(&safe))).await,
+        200,
+        true,
+    );
+    server.log.close_gate();
+    let reply = send(&server, "/v1/batch", &batch(&server, &[identify, new, safe])).await;
+    check(&reply, 503, false);
+    let known = json!([{ "index": 2, "id": "safe", "status": "duplicate" }]);
+    assert_eq!((&reply.body["code"], &reply.body["results"]), (&json!("unacknowledged"), &known));
+    server.log.open_gate();
+    server.books_become("the late outcome", |books| books.in_flight == 0).await;
     server.check_conservation().await;
 }
 
