@@ -13,14 +13,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use chalkstream_ingest::KeysOptions;
+use chalkstream_access::KeysOptions;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::telemetry::Telemetry;
-pub(crate) use chalkstream_ingest::{
-    ByteSize, DedupKind, DedupOptions, IngestOptions, KeysHome, MetricsOptions, RedisUrl, Span,
-    TlsOptions,
-};
+pub(crate) use chalkstream_access::{ByteSize, KeysHome, MetricsOptions, Span, TlsOptions};
+pub(crate) use chalkstream_ingest::{DedupKind, DedupOptions, IngestOptions, RedisUrl};
 pub(crate) use keys::{changed as changed_keys, redacted};
 #[cfg(test)]
 use load::load;

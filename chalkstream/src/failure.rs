@@ -109,8 +109,8 @@ fn hint_of_part(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         )*};
     }
     first_hint! {
-        chalkstream_ingest::KeyError => |error: &chalkstream_ingest::KeyError| Some(error.hint());
-        chalkstream_ingest::StartError => |error: &chalkstream_ingest::StartError| Some(error.hint());
+        chalkstream_access::KeyError => |error: &chalkstream_access::KeyError| Some(error.hint());
+        chalkstream_access::StartError => |error: &chalkstream_access::StartError| Some(error.hint());
         chalkstream_event_log::Error => chalkstream_event_log::Error::hint;
         chalkstream_sql::Error => chalkstream_sql::Error::hint;
         first_seen::Error => |error: &first_seen::Error| Some(error.hint());

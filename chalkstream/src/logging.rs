@@ -16,7 +16,8 @@ use crate::telemetry::Traces;
 /// Overrides the level from the environment.
 const VARIABLE: &str = "CHALKSTREAM_LOG";
 /// The project's crates, as their log lines name them.
-const OURS: [&str; 6] = ["", "_batch_jobs", "_event_log", "_ingest", "_sql", "_stream_processors"];
+const OURS: [&str; 7] =
+    ["", "_access", "_batch_jobs", "_event_log", "_ingest", "_sql", "_stream_processors"];
 /// Where the level comes from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {

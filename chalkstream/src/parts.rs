@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use chalkstream_access::{KeyStore, KeysHome};
 use chalkstream_batch_jobs::lake::{Lake, LakeOptions};
 use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::embedded::{EmbeddedLog, EmbeddedOptions as EmbeddedLogOptions};
@@ -14,7 +15,6 @@ use chalkstream_event_log::kafka::{KafkaLog, KafkaOptions};
 use chalkstream_event_log::seen::{LocalIndex, RedisOptions, SharedIndex};
 use chalkstream_event_log::spool::SpoolOptions;
 use chalkstream_event_log::{EventLog, Intake, SeenIndex};
-use chalkstream_ingest::{KeyStore, KeysHome};
 use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer};
 use chalkstream_stream_processors::first_seen::{FirstSeen, FirstSeenOptions};
 

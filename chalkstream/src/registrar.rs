@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use chalkstream_access::{Grant, KeyError, KeyInfo, KeyStore, Span, WriteKey};
 use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::{EventLog, control};
-use chalkstream_ingest::{Grant, KeyError, KeyInfo, KeyStore, Span, WriteKey};
 use chalkstream_schemas::control::decode_bkt;
 use chalkstream_schemas::{ControlBody, ControlPayload, SchoolId, Timestamp};
 use serde::{Deserialize, Serialize};

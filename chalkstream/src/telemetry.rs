@@ -98,7 +98,7 @@ impl Traces {
             .with_resource(resource)
             .build();
         opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-        chalkstream_ingest::collect_traces();
+        chalkstream_access::collect_traces();
         Ok(Some(Self { provider }))
     }
 
@@ -108,7 +108,7 @@ impl Traces {
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
         let spans = FilterFn::new(|metadata| {
-            metadata.is_span() && metadata.target() == chalkstream_ingest::TRACE_TARGET
+            metadata.is_span() && metadata.target() == chalkstream_access::TRACE_TARGET
         });
         tracing_opentelemetry::layer()
             .with_tracer(self.provider.tracer("chalkstream"))

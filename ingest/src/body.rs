@@ -5,21 +5,24 @@
 //! decoder's window), whatever a compressed body expands to; a body whose end is missing is an error.
 //! Not here: decompression itself ([`decoder`]), and what the bytes mean ([`crate::decode`]).
 
-use std::io::{self, Write};
+use std::io;
 
 use axum::body::Body;
 use bytes::Bytes;
+use chalkstream_access::{Door, Permit, Problem, ProblemKind};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 
-use crate::admission::{Door, Full, Permit};
-use crate::limits::Limit;
 use crate::options::IngestOptions;
-use crate::problem::{Problem, ProblemKind};
 
 mod decoder;
+mod encoding;
+mod sink;
 
 use decoder::Decoder;
+pub(crate) use encoding::Encoding;
+use sink::Sink;
+pub(crate) use sink::Stop;
 
 /// How much of a refused body is read and thrown away, so that its sender sees the answer instead
 /// of a broken connection.
@@ -31,55 +34,6 @@ const DISCARD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 pub(crate) struct Read {
     pub(crate) bytes: Bytes,
     pub(crate) permit: Permit,
-}
-
-/// How a body is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    Identity,
-    Gzip,
-    Zstd,
-    Brotli,
-    Deflate,
-}
-
-/// The encodings that a request may use.
-pub(crate) const ACCEPTED_ENCODINGS: &str = "gzip, zstd, br, deflate, identity";
-
-impl Encoding {
-    /// From `Content-Encoding`.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let unsupported = |what: &str| {
-            let detail = format!(
-                "the content encoding {what} is not supported; send gzip, zstd, br, deflate, or the body as it is"
-            );
-            Problem::new(ProblemKind::UnsupportedEncoding, detail)
-        };
-        let mut found = Self::Identity;
-        for value in headers.get_all(header::CONTENT_ENCODING) {
-            let text = value.to_str().map_err(|_binary| unsupported("(not plain text)"))?;
-            for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-                let encoding = match name.to_ascii_lowercase().as_str() {
-                    "identity" => continue,
-                    "gzip" | "x-gzip" => Self::Gzip,
-                    "zstd" => Self::Zstd,
-                    "br" => Self::Brotli,
-                    "deflate" => Self::Deflate,
-                    _ => return Err(unsupported(&format!("`{}`", printable(name)))),
-                };
-                if found != Self::Identity {
-                    return Err(unsupported("of several layers"));
-                }
-                found = encoding;
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// A client's text for a message: short, and without what is not printable.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(60).collect()
 }
 
 /// Reads the whole body within its limits.
@@ -194,68 +148,4 @@ fn broken(encoding: Encoding, error: &io::Error) -> Problem {
     let detail =
         format!("{name} is damaged or incomplete: {error}; compress it again and send it again");
     Problem::new(ProblemKind::BrokenCompression, detail)
-}
-
-/// Why reading stopped although the input was fine.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Stop {
-    /// More than `max_body`.
-    TooLarge,
-    /// More than there is room for now.
-    Full(Full),
-}
-
-impl Stop {
-    pub(crate) fn problem(self, options: &IngestOptions) -> Problem {
-        match self {
-            Self::TooLarge => Problem::new(
-                ProblemKind::BodyTooLarge,
-                format!(
-                    "the body is larger than {} (counted after decompression); send fewer events at a time",
-                    options.max_body
-                ),
-            ),
-            Self::Full(Full::Process) => Problem::new(
-                ProblemKind::Busy,
-                "too many bytes are on their way to the log; send the request again after Retry-After",
-            )
-            .retry_after(options.retry_after.get())
-            .over(Limit::ProcessBytes),
-            Self::Full(Full::Credential) => Problem::new(
-                ProblemKind::RateLimited,
-                "the key has too many bytes on their way to the log; send the request again after Retry-After, and fewer at once",
-            )
-            .retry_after(options.retry_after.get())
-            .over(Limit::CredentialBytes),
-        }
-    }
-}
-
-/// Takes decompressed bytes up to the limit, and asks for room before it grows.
-#[derive(Debug)]
-struct Sink {
-    bytes: Vec<u8>,
-    max_bytes: usize,
-    permit: Permit,
-    stop: Option<Stop>,
-}
-
-impl Write for Sink {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let length = self.bytes.len().saturating_add(data.len());
-        let stop = if length > self.max_bytes {
-            Stop::TooLarge
-        } else if let Err(full) = self.permit.cover(length) {
-            Stop::Full(full)
-        } else {
-            self.bytes.extend_from_slice(data);
-            return Ok(data.len());
-        };
-        self.stop = Some(stop);
-        Err(io::Error::other("stopped at a limit"))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

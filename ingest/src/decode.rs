@@ -6,44 +6,24 @@
 //! collected; what is not JSON becomes JSON here, so that all that follows is one path.
 //! Not here: what an event means (`parse_event` of the schemas).
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
-use chalkstream_schemas::batch::{self, BatchError};
-use chalkstream_schemas::{Rejection, Timestamp, Undated};
+use chalkstream_access::{Permit, Problem, ProblemKind};
+use chalkstream_schemas::batch::{Batch as Found, BatchError};
 
-use crate::admission::Permit;
 use crate::options::IngestOptions;
-use crate::problem::{Problem, ProblemKind};
 
+mod batch;
 mod format;
 pub(crate) mod protobuf;
 pub(crate) mod segment;
 
+pub(crate) use batch::Batch;
+use batch::too_many;
 pub(crate) use format::Format;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-
-/// The events of a request, as they stand in its body.
-#[derive(Debug, Default)]
-pub(crate) struct Batch {
-    pub(crate) body: Bytes,
-    pub(crate) events: Vec<Range<usize>>,
-    /// When the batch was sent, by the device's clock.
-    pub(crate) sent_at: Option<Timestamp>,
-    /// When an event happened that names no time.
-    pub(crate) undated: Undated,
-    /// What is at fault before it is read, by its place in `events`.
-    pub(crate) faults: BTreeMap<usize, Rejection>,
-}
-
-impl Batch {
-    /// The bytes of one event.
-    pub(crate) fn raw(&self, index: usize) -> &[u8] {
-        self.events.get(index).and_then(|range| self.body.get(range.clone())).unwrap_or_default()
-    }
-}
 
 /// Finds the events of a body. The permit grows where reading them takes memory beyond the body.
 pub(crate) fn split(
@@ -57,18 +37,12 @@ pub(crate) fn split(
         Some(rest) if format != Format::Protobuf => body.slice_ref(rest),
         _ => body,
     };
-    let batch::Batch { events, sent_at } = match format {
+    let Found { events, sent_at } = match format {
         Format::Json => split_json(&body, max_events)?,
-        Format::Ndjson => batch::Batch { events: split_lines(&body, max_events)?, sent_at: None },
+        Format::Ndjson => Found { events: split_lines(&body, max_events)?, sent_at: None },
         Format::Protobuf => return protobuf::batch(&body, options, permit),
     };
     Ok(Batch { body, events, sent_at, ..Batch::default() })
-}
-
-fn too_many(max_events: usize) -> Problem {
-    let detail =
-        format!("a request holds at most {max_events} events; send them in several requests");
-    Problem::new(ProblemKind::TooManyEvents, detail)
 }
 
 fn split_lines(body: &[u8], max_events: usize) -> Result<Vec<Range<usize>>, Problem> {
@@ -90,12 +64,12 @@ fn split_lines(body: &[u8], max_events: usize) -> Result<Vec<Range<usize>>, Prob
     Ok(events)
 }
 
-fn split_json(body: &[u8], max_events: usize) -> Result<batch::Batch, Problem> {
+fn split_json(body: &[u8], max_events: usize) -> Result<Found, Problem> {
     if body.trim_ascii().is_empty() {
         let detail = "the body is empty; an empty batch is `[]`";
         return Err(Problem::new(ProblemKind::BrokenBody, detail).at(1, 0));
     }
-    batch::Batch::find(body, max_events).map_err(|error| match error {
+    Found::find(body, max_events).map_err(|error| match error {
         BatchError::TooManyEvents { max_events } => too_many(max_events),
         BatchError::Invalid { line, column, .. } => {
             let detail = format!("the body is not valid: {error}");

@@ -16,6 +16,7 @@ use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
 use axum::response::Response as HttpResponse;
 use bytes::Bytes;
+use chalkstream_access::{Credential, Problem};
 use http::HeaderMap;
 use prost_types::Duration as ProtoDuration;
 use tokio_stream::{Stream, StreamExt as _};
@@ -27,13 +28,11 @@ use crate::app::App;
 use crate::decode::{self, Format};
 use crate::fate::{Outcome, Tally};
 use crate::intake::{self, Unanswered, Wants};
-use crate::keys::Credential;
-use crate::limits;
 use crate::options::IngestOptions;
-use crate::problem::Problem;
+use crate::refusals;
 use crate::routes::events::{EventResult, known_results, results, status as http_status};
 
-mod health;
+pub(crate) mod health;
 mod metered;
 mod status;
 
@@ -48,7 +47,6 @@ mod proto {
     include!(concat!(env!("OUT_DIR"), "/server/chalkstream.ingest.v1.rs"));
 }
 
-pub(crate) use health::health;
 use metered::{Metered, Room};
 use proto::event_ingestion_server::{EventIngestion, EventIngestionServer, SERVICE_NAME};
 use proto::{EventResult as ProtoResult, IngestBatchResponse};
@@ -103,7 +101,7 @@ async fn admit(
     options: &IngestOptions,
     headers: &HeaderMap,
 ) -> Result<Arc<Credential>, Problem> {
-    app.lifecycle.check_draining(options)?;
+    app.lifecycle.check_draining(options.retry_after.get())?;
     app.gate.writer(headers).await
 }
 
@@ -172,7 +170,7 @@ impl Ingestion {
         }
         let tally = Tally::of(known.iter().map(|(_, event)| event));
         let Tally { accepted, duplicate, rejected, refused, limited: _ } = tally;
-        let messages = limits::messages(tally, &self.app.options.get());
+        let messages = refusals::messages(tally, &self.app.options.get());
         let known = IngestBatchResponse {
             accepted: accepted as u64,
             duplicate: duplicate as u64,
@@ -249,7 +247,7 @@ struct Taken {
 impl Taken {
     fn response(&self) -> IngestBatchResponse {
         let Tally { accepted, duplicate, rejected, refused, .. } = self.outcome.tally;
-        let messages = limits::messages(self.outcome.tally, &self.options);
+        let messages = refusals::messages(self.outcome.tally, &self.options);
         let results = results(&self.outcome, self.name_all, &messages).map(proto_result).collect();
         let again = (refused > 0).then(|| self.again_after());
         IngestBatchResponse {
@@ -271,7 +269,7 @@ impl Taken {
     fn refused(&self, code: http::StatusCode) -> Status {
         let limited = code == http::StatusCode::TOO_MANY_REQUESTS;
         let code = if limited { Code::ResourceExhausted } else { Code::Unavailable };
-        let messages = limits::messages(self.outcome.tally, &self.options);
+        let messages = refusals::messages(self.outcome.tally, &self.options);
         // Not every event need have the same reason: the first that tells why the code is this one.
         let first = results(&self.outcome, false, &messages)
             .find(|result| result.scope.is_some() == limited);

@@ -7,16 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chalkstream_access::{Credential, Permit, Problem, ProblemKind};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::admission::Permit;
 use crate::app::App;
 use crate::decode::Batch;
-use crate::fate::{Outcome, Progress, Settled};
-use crate::keys::Credential;
+use crate::fate::{Outcome, Settled};
+use crate::ledger::Progress;
 use crate::options::IngestOptions;
-use crate::problem::{Problem, ProblemKind};
 
 /// How much longer than the pipeline the answer waits, so that a request which waited in vain for
 /// another one can still say what became of each event.

@@ -5,27 +5,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
+use chalkstream_access::metrics::{Histogram, Name, counter, family, gauge};
+use chalkstream_access::{Connections, Limits, Notice, labels};
 use chalkstream_schemas::{EventType, RefuseReason, RejectReason};
 use http::StatusCode;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 
+pub(crate) mod credentials;
 pub(crate) mod durability;
 pub(crate) mod events;
 
 use events::EventCounts;
-
-use crate::limits::Limit;
-use crate::notice::Notice;
-
-/// Name and help text of a metric.
-#[derive(Clone, Copy, Debug)]
-struct Name(&'static str, &'static str);
 
 const EVENTS_RECEIVED: Name =
     Name("chalkstream_ingest_events_received", "Events in bodies that could be read.");
@@ -82,25 +76,9 @@ const INTERNAL_ERRORS: Name =
     Name("chalkstream_ingest_internal_errors", "Bugs that were survived, by kind; always 0.");
 const KEYS: Name = Name("chalkstream_ingest_keys", "Write keys that are valid now.");
 
-macro_rules! labels {
-    ($(#[doc = $enum_doc:literal])* $enum:ident { $($variant:ident = $name:literal,)* }) => {
-        $(#[doc = $enum_doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum $enum { $($variant,)* }
-
-        impl $enum {
-            const ALL: &[Self] = &[$(Self::$variant,)*];
-
-            pub(crate) const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-        }
-    };
-}
-
 labels! {
     /// Which route was asked.
-    Route {
+    pub(crate) enum Route {
         Events = "/v1/events",
         Batch = "/v1/batch",
         Track = "/v1/track",
@@ -118,7 +96,7 @@ labels! {
 
 labels! {
     /// How a request ended.
-    Ended {
+    pub(crate) enum Ended {
         Ok = "200",
         BadRequest = "400",
         Unauthorized = "401",
@@ -139,7 +117,7 @@ labels! {
 
 labels! {
     /// What was asked of the log.
-    LogCall {
+    pub(crate) enum LogCall {
         Append = "append",
         AppendRejected = "append_rejected",
         Lookup = "lookup",
@@ -173,10 +151,9 @@ pub(crate) struct Metrics {
     pub(crate) commit_seconds: Histogram,
     requests: [[AtomicU64; Ended::ALL.len()]; Route::ALL.len()],
     body_bytes: AtomicU64,
-    connections: AtomicU64,
+    pub(crate) connections: Connections,
     log_errors: [AtomicU64; LogCall::ALL.len()],
     log_notices: [Notice; LogCall::ALL.len()],
-    limit_hits: [AtomicU64; Limit::ALL.len()],
     panics: AtomicU64,
 }
 
@@ -200,73 +177,8 @@ impl Metrics {
         self.log_notices.get(call as usize)?.due(1)
     }
 
-    pub(crate) fn limited(&self, limit: Limit, count: u64) {
-        if let Some(hits) = self.limit_hits.get(limit as usize) {
-            hits.fetch_add(count, Ordering::Relaxed);
-        }
-    }
-
     pub(crate) fn panicked(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a connection until the answer drops.
-    pub(crate) fn connection(self: &Arc<Self>) -> Connection {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        Connection(Arc::clone(self))
-    }
-
-    pub(crate) fn open_connections(&self) -> u64 {
-        self.connections.load(Ordering::Relaxed)
-    }
-}
-
-/// An open connection.
-#[derive(Debug)]
-pub(crate) struct Connection(Arc<Metrics>);
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Upper bounds in seconds, from half a millisecond.
-const BOUNDS: [f64; 14] =
-    [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
-
-/// Durations in fixed buckets, without a lock.
-#[derive(Debug, Default)]
-pub(crate) struct Histogram {
-    /// One more than there are bounds: the last is for what is longer.
-    buckets: [AtomicU64; BOUNDS.len() + 1],
-    sum_us: AtomicU64,
-}
-
-impl Histogram {
-    pub(crate) fn observe(&self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let place = BOUNDS.partition_point(|bound| *bound < seconds);
-        if let Some(bucket) = self.buckets.get(place) {
-            bucket.fetch_add(1, Ordering::Relaxed);
-        }
-        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.sum_us.fetch_add(us, Ordering::Relaxed);
-    }
-
-    fn encode(
-        &self,
-        name: Name,
-        encoder: &mut DescriptorEncoder<'_>,
-    ) -> Result<(), std::fmt::Error> {
-        let counts = self.buckets.iter().map(|count| count.load(Ordering::Relaxed));
-        let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
-        let buckets = bounds.zip(counts).collect::<Vec<_>>();
-        let count = buckets.iter().map(|(_, count)| count).sum();
-        let sum = Duration::from_micros(self.sum_us.load(Ordering::Relaxed)).as_secs_f64();
-        let Name(name, help) = name;
-        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
 }
 
@@ -282,6 +194,7 @@ pub(crate) trait Gauges: std::fmt::Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub(crate) struct IngestCollector<G> {
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) gauges: G,
 }
 
@@ -302,10 +215,9 @@ impl<G: Gauges> Collector for IngestCollector<G> {
         family(out, EVENTS_ACCEPTED, "type", types.zip(books.accepted_by_type))?;
         let Name(name, help) = LIMIT_HITS;
         let mut hits = out.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (limit, count) in Limit::ALL.iter().zip(&metrics.limit_hits) {
+        for (limit, count) in self.limits.hits() {
             let labels = [("scope", limit.scope()), ("limit", limit.as_str())];
-            let count = ConstCounter::new(count.load(Ordering::Relaxed));
-            count.encode(hits.encode_family(&labels)?)?;
+            ConstCounter::new(count).encode(hits.encode_family(&labels)?)?;
         }
         let Name(name, help) = REQUESTS;
         let mut family_of_two = out.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -324,7 +236,7 @@ impl<G: Gauges> Collector for IngestCollector<G> {
         gauge(out, IN_FLIGHT_BYTES, gauges.in_flight_bytes() as u64)?;
         gauge(out, IN_FLIGHT_LIMIT_BYTES, gauges.in_flight_limit_bytes() as u64)?;
         gauge(out, RESERVED_IDS, gauges.reserved_ids() as u64)?;
-        gauge(out, CONNECTIONS, metrics.open_connections())?;
+        gauge(out, CONNECTIONS, metrics.connections.count())?;
         gauge(out, KEYS, gauges.keys() as u64)?;
         let calls = LogCall::ALL.iter().map(|call| call.as_str());
         let errors = metrics.log_errors.iter().map(|count| count.load(Ordering::Relaxed));
@@ -332,48 +244,5 @@ impl<G: Gauges> Collector for IngestCollector<G> {
         let panics = metrics.panics.load(Ordering::Relaxed);
         let kinds = [("undecided", books.undecided), ("panic", panics)];
         family(out, INTERNAL_ERRORS, "kind", kinds)
-    }
-}
-
-fn counter(out: &mut DescriptorEncoder<'_>, name: Name, value: u64) -> Result<(), std::fmt::Error> {
-    let Name(name, help) = name;
-    let metric = ConstCounter::new(value);
-    metric.encode(out.encode_descriptor(name, help, None, MetricType::Counter)?)
-}
-
-fn gauge(out: &mut DescriptorEncoder<'_>, name: Name, value: u64) -> Result<(), std::fmt::Error> {
-    let Name(name, help) = name;
-    let metric = ConstGauge::new(value);
-    metric.encode(out.encode_descriptor(name, help, None, MetricType::Gauge)?)
-}
-
-fn family(
-    out: &mut DescriptorEncoder<'_>,
-    name: Name,
-    label: &'static str,
-    values: impl IntoIterator<Item = (&'static str, u64)>,
-) -> Result<(), std::fmt::Error> {
-    let Name(name, help) = name;
-    let mut family = out.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (value, count) in values {
-        let labels = [(label, value)];
-        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_duration_falls_into_its_bucket() {
-        let histogram = Histogram::default();
-        for ms in [0, 1, 7, 60_000] {
-            histogram.observe(Duration::from_millis(ms));
-        }
-        let counts = histogram.buckets.each_ref().map(|count| count.load(Ordering::Relaxed));
-        assert_eq!(counts, [1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-        assert_eq!(histogram.sum_us.load(Ordering::Relaxed), 60_008_000);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! In: the events and fates of each request ([`Account`]). Out: counts that [`writer`] puts into
 //! the rejected log, and the same fates one by one for those who watch ([`crate::tail`]).
-//! Always true: what a request's account counts is what its [`crate::fate::Ledger`] counts, so the
+//! Always true: what a request's account counts is what its [`crate::ledger::Ledger`] counts, so the
 //! sum over all series is the books'. No lock that all requests share. However many applications
 //! and types clients invent, the number of series is bounded: what is beyond the bound is counted
 //! under `other`.
@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use chalkstream_access::Credential;
 use chalkstream_schemas::ids::ID_MAX_BYTES;
 use chalkstream_schemas::{
     EventOutcome, EventRef, EventType, OutcomeSeries, Rejection, SchoolId, Timestamp,
@@ -18,7 +19,6 @@ use chalkstream_schemas::{
 use parking_lot::Mutex;
 
 use crate::fate::Settled;
-use crate::keys::Credential;
 use crate::metrics::events::SHARDS;
 use crate::tail::{Tail, Watched};
 

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use chalkstream_access::{Clock, Credential, Limits, Live};
 use chalkstream_event_log::{
     AppendError, Intake, Kept, NewRecord, SeenIndex, Topic, partition_of_key,
 };
@@ -27,22 +28,20 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::clock::Clock;
 use crate::decode::Batch;
 use crate::dedup::{Contested, Reservations};
-use crate::fate::{Outcome, Progress, Undecided};
-use crate::keys::Credential;
-use crate::limits::Limits;
-use crate::live::Live;
+use crate::fate::Outcome;
+use crate::ledger::{Progress, Undecided};
 use crate::metrics::{LogCall, Metrics};
+use crate::options::IngestOptions;
 use crate::outcomes::Outcomes;
 use crate::trace::{self, part};
 
+mod again;
 mod replay;
 mod request;
 mod validate;
 
-pub(crate) use request::client_id;
 use request::{Candidate, First, Follower, Place, Request, SentId, not_permitted};
 
 /// After so many events a request lets others have the thread.
@@ -54,7 +53,7 @@ pub(crate) struct Pipeline {
     pub(crate) log: Arc<dyn Intake>,
     pub(crate) seen: Arc<dyn SeenIndex>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) options: Live,
+    pub(crate) options: Live<IngestOptions>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) reservations: Arc<Reservations>,
     pub(crate) outcomes: Arc<Outcomes>,
@@ -133,7 +132,7 @@ impl Pipeline {
             let parsed = match (batch.faults.get(&token.index()), first_received) {
                 (Some(fault), _) => Err(fault.clone()),
                 (None, None) => reader.read(raw, &context),
-                (None, Some(first)) => replay::read_again(&mut reader, raw, &context, *first),
+                (None, Some(first)) => again::read_again(&mut reader, raw, &context, *first),
             };
             let event = match parsed {
                 Ok(event) => event,

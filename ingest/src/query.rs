@@ -7,11 +7,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use chalkstream_access::{Problem, ProblemKind, printable};
 use url::form_urlencoded;
 
-use crate::body::printable;
 use crate::intake::Wants;
-use crate::problem::{Problem, ProblemKind};
 
 /// What a query asks for.
 #[derive(Default)]

@@ -9,12 +9,15 @@
 //! Not here: which events (the binary asks the view `rejected_events`).
 
 use bytes::Bytes;
+use chalkstream_access::{Credential, Scope};
 use chalkstream_schemas::{EventOutcome, RejectedRecord, Timestamp};
 use tokio::time::Instant;
 
-use crate::app::Ingest;
+use crate::assembly::Ingest;
 use crate::decode::Batch;
-use crate::keys::Credential;
+
+/// The `key_id` of rejected events that are replayed; no key or token has it.
+const REPLAY: &str = "replay";
 
 impl Ingest {
     /// Sends the records' bytes again, in their order, and tells what became of each.
@@ -28,7 +31,8 @@ impl Ingest {
 
     async fn replay_school(&self, records: &[RejectedRecord], dry_run: bool) -> Vec<EventOutcome> {
         let Some(first) = records.first() else { return Vec::new() };
-        let credential = Credential::replay(first.school_id.clone());
+        let credential =
+            Credential::new(REPLAY, first.school_id.clone(), vec![Scope::EventsBackfill]);
         let times: Vec<Timestamp> = records.iter().map(|record| record.received_at).collect();
         let batch = batch(records);
         let pipeline = &self.app.pipeline;

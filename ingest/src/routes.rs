@@ -11,14 +11,12 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
+use chalkstream_access::{Problem, ProblemKind, answered, cors_layer, printable, request_span};
 use tracing::Instrument as _;
 
 use crate::app::App;
-use crate::cors;
 use crate::grpc;
 use crate::metrics::{Ended, Metrics, Route};
-use crate::problem::{Problem, ProblemKind};
-use crate::trace;
 
 pub(crate) mod events;
 pub(crate) mod health;
@@ -65,19 +63,19 @@ const GRPC: &[(&str, &str)] =
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let router = registered()
         .route(Route::Grpc.as_str(), post(grpc::ingestion))
-        .route(Route::GrpcHealth.as_str(), post(grpc::health))
+        .route(Route::GrpcHealth.as_str(), post(grpc::health::health))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(app), observe))
         .with_state(Arc::clone(app));
-    match cors::layer(&app.options.get().cors) {
+    match cors_layer(&app.options.get().cors) {
         Some(cors) => router.layer(cors),
         None => router,
     }
 }
 
 async fn not_found(request: Request) -> Problem {
-    let path = crate::body::printable(request.uri().path());
+    let path = printable(request.uri().path());
     let paths = ROUTES.iter().map(|(_, path)| *path).collect::<Vec<_>>().join(", ");
     Problem::new(ProblemKind::NotFound, format!("there is no `{path}`; there are {paths}"))
 }
@@ -91,8 +89,7 @@ async fn method_not_allowed(request: Request) -> Problem {
         .map(|(method, _)| *method)
         .collect::<Vec<_>>()
         .join(", ");
-    let detail =
-        format!("use {methods}, not {}", crate::body::printable(request.method().as_str()));
+    let detail = format!("use {methods}, not {}", printable(request.method().as_str()));
     Problem::new(ProblemKind::MethodNotAllowed, detail)
 }
 
@@ -121,12 +118,12 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
         started: Instant::now(),
         ended: Ended::Disconnected,
     };
-    let span = trace::request(&request, observed.route.as_str());
+    let span = request_span(&request, observed.route.as_str());
     let response = next.run(request).instrument(span.clone()).await;
     // The status of a gRPC call is not that of its HTTP response.
     let of_call = response.extensions().get::<Ended>().copied();
     observed.ended = of_call.unwrap_or_else(|| Ended::of(response.status()));
-    trace::answered(&span, response.status());
+    answered(&span, response.status());
     let Observed { route, ended, started, .. } = &observed;
     let (route, status) = (route.as_str(), ended.as_str());
     let ms = started.elapsed().as_millis();

@@ -11,8 +11,7 @@ use chalkstream_schemas::{EventRef, Rejection, SchoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::fate::{Fate, Settled};
-use crate::pipeline::client_id;
+use crate::fate::{Fate, Settled, client_id};
 
 /// Events that a watcher may be behind.
 const BEHIND_MAX: usize = 8_192;

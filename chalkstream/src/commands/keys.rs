@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use chalkstream_ingest::{Grant, Scope, Span};
+use chalkstream_access::{Grant, Scope, Span};
 use chalkstream_schemas::{SchoolId, Timestamp, UserId};
 use clap::Subcommand;
 

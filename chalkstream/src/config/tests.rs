@@ -77,7 +77,7 @@ fn the_issuer_in_the_reference_file_shows_every_key_and_is_one() {
         load_text(&block.join("\n").replace("# secret_env", "secret_env")),
         &["exactly one"],
     );
-    let error = toml::from_str::<chalkstream_ingest::JwtOptions>("unknown = 1").unwrap_err();
+    let error = toml::from_str::<chalkstream_access::JwtOptions>("unknown = 1").unwrap_err();
     for name in error.to_string().split('`').skip(3).step_by(2) {
         assert!(all.contains_key(name), "`{name}` is not in chalkstream.toml");
     }

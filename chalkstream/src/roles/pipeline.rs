@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use chalkstream_access::{Grant, NodeQuota, Scope, SystemClock};
 use chalkstream_batch_jobs::archiver::{Archiver, ArchiverHandle, ArchiverOptions};
 use chalkstream_event_log::EventLog;
 use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::embedded::EmbeddedLog;
 use chalkstream_event_log::intake::GuardedLog;
-use chalkstream_ingest::{
-    Grant, Ingest, IngestParts, NodeQuota, RunningIngest, Scope, SystemClock,
-};
+use chalkstream_ingest::{Ingest, IngestParts, RunningIngest};
 use chalkstream_schemas::SchoolId;
 use chalkstream_sql::{Database, EmbeddedServer, migrations};
 use chalkstream_stream_processors::first_seen::FirstSeen;

@@ -14,7 +14,8 @@ use flate2::write::MultiGzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation as _, OutBuffer};
 
-use super::{Encoding, Sink, Stop};
+use super::encoding::Encoding;
+use super::sink::{Sink, Stop};
 
 /// Largest window of a zstd frame: 2^23 bytes, what RFC 9659 allows for HTTP.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;

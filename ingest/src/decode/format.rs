@@ -1,9 +1,7 @@
 //! What a body is, by its `Content-Type`.
 
+use chalkstream_access::{Problem, ProblemKind, printable};
 use http::{HeaderMap, header};
-
-use crate::body::printable;
-use crate::problem::{Problem, ProblemKind};
 
 /// What a body of `/v1/events` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +98,8 @@ mod tests {
     fn check_unsupported(read: Result<Format, Problem>, part: &str) {
         let problem = read.unwrap_err();
         assert_eq!(problem.kind(), ProblemKind::UnsupportedType);
-        assert!(problem.detail.contains(part), "{problem:?}");
-        assert!(problem.detail.contains("application/x-ndjson"), "{problem:?}");
+        assert!(problem.detail().contains(part), "{problem:?}");
+        assert!(problem.detail().contains("application/x-ndjson"), "{problem:?}");
     }
 
     #[test]

@@ -12,16 +12,15 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::{Buf as _, Bytes};
+use chalkstream_access::{Permit, Problem, ProblemKind};
 use chalkstream_schemas::transcode::{EventList, time_text};
 use chalkstream_schemas::{RejectReason, Rejection, Timestamp};
 use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use super::{Batch, too_many};
-use crate::admission::Permit;
+use super::batch::{Batch, too_many};
 use crate::body::Stop;
 use crate::options::IngestOptions;
-use crate::problem::{Problem, ProblemKind};
 
 /// `sent_at` of `EventBatch`.
 const SENT_AT: u32 = 1;

@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use bytes::Bytes;
+use chalkstream_access::{Permit, Problem, ProblemKind};
 use chalkstream_schemas::ids::ID_MAX_BYTES;
 use chalkstream_schemas::transcode::Object;
 use chalkstream_schemas::{Timestamp, Undated};
@@ -21,11 +22,9 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Batch, too_many};
-use crate::admission::Permit;
+use super::batch::{Batch, too_many};
 use crate::body::Stop;
 use crate::options::IngestOptions;
-use crate::problem::{Problem, ProblemKind};
 
 mod event_name;
 

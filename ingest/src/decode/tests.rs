@@ -1,3 +1,6 @@
+use chalkstream_access::{Admission, BucketKey, Permit};
+use chalkstream_schemas::Timestamp;
+
 use super::*;
 
 mod rules;
@@ -5,7 +8,7 @@ mod rules;
 fn split(body: Bytes, format: Format, max_events: usize) -> Result<Batch, Problem> {
     let options =
         IngestOptions { max_events: max_events.try_into().unwrap(), ..IngestOptions::default() };
-    let mut permit = crate::admission::Admission::new(1 << 30).admit(body.len()).unwrap();
+    let mut permit = room(body.len());
     super::split(body, format, &options, &mut permit)
 }
 
@@ -60,7 +63,7 @@ fn ndjson_holds_an_event_a_line() {
 fn a_broken_body_says_where() {
     let check = |body: &str, line, column, part: &str| {
         let problem = problem(Format::Json, body, ProblemKind::BrokenBody, part);
-        assert_eq!(problem.position, Some((line, column)), "{problem:?}");
+        assert_eq!(problem.position(), Some((line, column)), "{problem:?}");
     };
     check("", 1, 0, "empty");
     check("[{},\n {]", 2, 3, "");
@@ -95,4 +98,14 @@ fn nesting_does_not_exhaust_the_stack() {
     assert_eq!(batch.events.len(), 1);
     let open = Bytes::from("[".repeat(1_000_000));
     assert_eq!(split(open, Format::Json, 3).unwrap_err().kind(), ProblemKind::BrokenBody);
+}
+
+/// Room for so many bytes, of somebody who may hold everything.
+pub(crate) fn room(bytes: usize) -> Permit {
+    room_of(&Admission::new(1 << 30), bytes)
+}
+
+/// The same of a limit.
+pub(crate) fn room_of(admission: &Admission, bytes: usize) -> Permit {
+    admission.door(BucketKey::of(0), usize::MAX).admit(bytes).unwrap()
 }

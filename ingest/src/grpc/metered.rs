@@ -12,18 +12,16 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use chalkstream_access::{Credential, Door, Full, Permit, Problem, ProblemKind};
 use hyper::body::{Body as HttpBody, Frame};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
 use super::status;
-use crate::admission::{Door, Full, Permit};
 use crate::app::App;
 use crate::body::Stop;
-use crate::keys::Credential;
 use crate::options::IngestOptions;
-use crate::problem::{Problem, ProblemKind};
 
 /// How soon a stream looks again whether there is room for its next message.
 const ROOM_POLL: Duration = Duration::from_millis(10);

@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use chalkstream_access::{Limit, Problem, trace_id};
 use http::Response;
 use prost::Message as _;
 use prost_types::Any;
 use tonic::{Code, Status};
 
 use super::proto::IngestBatchResponse;
-use crate::limits::Limit;
 use crate::metrics::Ended;
-use crate::problem::Problem;
 
 const DOMAIN: &str = "chalkstream";
 
@@ -75,7 +74,7 @@ fn of_problem(problem: &Problem, known: Option<Any>) -> Status {
     let code = code(problem.kind().status().as_u16());
     let scope = problem.limit().map(Limit::scope);
     let again_after = problem.again_after();
-    build(code, &problem.detail, problem.kind().slug(), scope, again_after, known)
+    build(code, problem.detail(), problem.kind().slug(), scope, again_after, known)
 }
 
 fn code(http_status: u16) -> Code {
@@ -118,7 +117,7 @@ fn build(
         let retry = RetryInfo { retry_delay };
         details.push(any("google.rpc.RetryInfo", &retry.encode_to_vec()));
     }
-    if let Some(request_id) = crate::trace::id() {
+    if let Some(request_id) = trace_id() {
         let request = RequestInfo { request_id };
         details.push(any("google.rpc.RequestInfo", &request.encode_to_vec()));
     }
@@ -183,8 +182,9 @@ fn ended(code: Code) -> Ended {
 
 #[cfg(test)]
 mod tests {
+    use chalkstream_access::ProblemKind;
+
     use super::*;
-    use crate::problem::ProblemKind;
 
     #[test]
     fn every_problem_has_a_code_and_only_what_may_pass_asks_to_be_tried_again() {

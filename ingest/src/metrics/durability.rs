@@ -3,6 +3,7 @@
 //! Always true: a part that is not configured has no series; a state is one series per state, 1 for
 //! the one that holds. Counters begin with the process.
 
+use chalkstream_access::metrics::{Name, counter, gauge};
 use chalkstream_event_log::breaker::BreakerState;
 use chalkstream_event_log::spool::SpoolStatus;
 use prometheus_client::collector::Collector;
@@ -10,7 +11,6 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::{Name, counter, gauge};
 use crate::condition::Durability;
 
 const LOG_BREAKER: Name =

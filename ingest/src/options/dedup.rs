@@ -7,10 +7,11 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
+use chalkstream_access::Span;
 use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
 
-use super::{OptionsError, Span};
+use super::error::OptionsError;
 
 /// Options of the index of seen events, for a log on Kafka.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

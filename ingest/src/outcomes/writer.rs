@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chalkstream_access::Clock;
 use chalkstream_event_log::{Intake, NewRecord, Topic};
 use chalkstream_schemas::{OutcomeCounts, PartitionId};
 use tokio::sync::watch;
@@ -15,7 +16,6 @@ use tokio::time::MissedTickBehavior;
 
 use super::Outcomes;
 use super::totals::Totals;
-use crate::clock::Clock;
 
 const WRITE_EVERY: Duration = Duration::from_secs(2);
 

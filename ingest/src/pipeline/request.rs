@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chalkstream_access::{BucketKey, Credential, HeldBack};
 use chalkstream_event_log::{AppendError, Kept};
 use chalkstream_schemas::{
     ContentHash, EventId, EventIdentity, EventReader, EventRef, EventType, ParseContext,
@@ -17,9 +18,8 @@ use chalkstream_schemas::{
 };
 
 use crate::decode::Batch;
-use crate::fate::{Fate, Ledger, Progress, Undecided};
-use crate::keys::Credential;
-use crate::limits::{HeldBack, Key};
+use crate::fate::{Fate, as_sent, client_id};
+use crate::ledger::{Ledger, Progress, Undecided};
 use crate::metrics::events::EventCounts;
 use crate::outcomes::Outcomes;
 
@@ -33,7 +33,7 @@ pub(super) struct Candidate<'a> {
     pub(super) content: ContentHash,
     pub(super) event_type: EventType,
     /// Whose limit it counts against.
-    pub(super) learner: Key,
+    pub(super) learner: BucketKey,
     pub(super) record: Place,
     /// Its place in [`Request::first`].
     pub(super) ordinal: usize,
@@ -282,13 +282,4 @@ fn rejection(
 
 fn conflict() -> String {
     "another event of this user has this id, with other content; give every event an id of its own, and send an event again exactly as it was".to_owned()
-}
-
-/// The id as the client knows it.
-pub(crate) fn client_id(event: &EventRef<'_>) -> String {
-    as_sent(event.id, event.original_id.as_deref())
-}
-
-fn as_sent(id: EventId, original: Option<&str>) -> String {
-    original.map_or_else(|| id.to_string(), str::to_owned)
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::request::Request;
 use super::{Batch, Credential, Outcome, Pipeline, Undecided};
-use crate::fate::Progress;
+use crate::ledger::Progress;
 
 impl Pipeline {
     /// Tells every event of the batch its fate.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use chalkstream_access::{Limit, Problem, ProblemBody, ProblemKind, retry_after_value};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::value::to_raw_value;
@@ -21,10 +22,9 @@ use crate::body::{self, Encoding, Read};
 use crate::decode::{self, Format};
 use crate::fate::{Fate, Outcome, Settled, Tally};
 use crate::intake::{self, Unanswered};
-use crate::limits::{self, Limit};
 use crate::options::IngestOptions;
-use crate::problem::{Problem, ProblemBody, ProblemKind, retry_after_value};
 use crate::query::Query;
+use crate::refusals;
 use crate::trace::part;
 
 /// What became of the events of a request.
@@ -132,7 +132,7 @@ async fn take_in(
     body: &mut Body,
 ) -> Result<Response, Problem> {
     let options = app.options.get();
-    app.lifecycle.check_draining(&options)?;
+    app.lifecycle.check_draining(options.retry_after.get())?;
     let query = Query::parse(query)?;
     let credential = match &query.key {
         Some(_) if headers.contains_key(header::AUTHORIZATION) => {
@@ -177,7 +177,7 @@ pub(crate) fn status(tally: Tally) -> (StatusCode, bool) {
 fn answer(outcome: &Outcome, name_all: bool, options: &IngestOptions) -> Response {
     let tally = outcome.tally;
     let Tally { accepted, duplicate, rejected, refused, limited: _ } = tally;
-    let messages = limits::messages(tally, options);
+    let messages = refusals::messages(tally, options);
     let results = results(outcome, name_all, &messages).collect();
     let body = Answer { accepted, duplicate, rejected, refused, results };
     // Strings and numbers alone: serialising them cannot fail.
@@ -197,7 +197,7 @@ fn answer(outcome: &Outcome, name_all: bool, options: &IngestOptions) -> Respons
 /// The problem, and what is known all the same.
 fn unanswered_response(unanswered: Unanswered, options: &IngestOptions) -> Response {
     let Unanswered { problem, known } = unanswered;
-    let messages = limits::messages(Tally::of(known.iter().map(|(_, event)| event)), options);
+    let messages = refusals::messages(Tally::of(known.iter().map(|(_, event)| event)), options);
     let known = known_results(&known, &messages).collect::<Vec<_>>();
     let results = (!known.is_empty()).then(|| to_raw_value(&known).ok()).flatten();
     problem.respond(results.as_deref())

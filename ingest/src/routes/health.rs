@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use chalkstream_access::{Problem, ProblemBody, ProblemKind};
 use http::{HeaderValue, header};
 
 use crate::app::App;
 use crate::condition::{Condition, Report};
-use crate::problem::{Problem, ProblemBody, ProblemKind};
 
 /// Is the process alive
 #[utoipa::path(

@@ -3,14 +3,12 @@
 use axum::Json;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
+use chalkstream_access::{Problem, ProblemBody, ProblemKind, printable};
 use chalkstream_schemas::EventType;
 use chalkstream_schemas::json_schema::json_schema;
 use http::{HeaderValue, header};
 use serde::Serialize;
 use utoipa::ToSchema;
-
-use crate::body::printable;
-use crate::problem::{Problem, ProblemBody, ProblemKind};
 
 /// The event types there are.
 #[derive(Debug, Serialize, ToSchema)]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
+use chalkstream_access::{ByteSize, Credential, Problem, ProblemKind, retry_after_value};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -22,11 +23,9 @@ use crate::decode::Format;
 use crate::decode::segment::{self, Call, Translated};
 use crate::fate::{Fate, Outcome, Tally};
 use crate::intake::{self, Unanswered};
-use crate::keys::Credential;
-use crate::limits;
-use crate::options::{ByteSize, IngestOptions};
-use crate::problem::{Problem, ProblemKind, retry_after_value};
+use crate::options::IngestOptions;
 use crate::query::Query;
+use crate::refusals;
 
 /// Largest body without an `Authorization` header: its key, which stands in it, is not known before
 /// it is read. SDKs send at most 500 KB at a time.
@@ -138,7 +137,7 @@ async fn take_in(
     body: &mut Body,
 ) -> Result<Response, Problem> {
     let now = app.options.get();
-    app.lifecycle.check_draining(&now)?;
+    app.lifecycle.check_draining(now.retry_after.get())?;
     let query = Query::parse(query)?;
     if query.key.is_some() {
         let detail = "a key in the query is for /v1/events alone; send it in `Authorization` or as `writeKey` in the body";
@@ -168,7 +167,7 @@ async fn take_in(
         Ok(outcome) => answer(&outcome, &places, skipped, &now),
         Err(Unanswered { problem, known }) => {
             let tally = Tally::of(known.iter().map(|(_, event)| event));
-            let messages = limits::messages(tally, &now);
+            let messages = refusals::messages(tally, &now);
             let known = known.iter().filter_map(|(index, event)| {
                 Some(EventResult::of(*places.get(*index)?, event, &messages))
             });
@@ -227,7 +226,7 @@ fn answer(
     options: &IngestOptions,
 ) -> Response {
     let tally = outcome.tally;
-    let messages = limits::messages(tally, options);
+    let messages = refusals::messages(tally, options);
     let next = next(tally);
     // Who has to send all of it again hears what is durable already.
     let name_all = matches!(next, Next::Again(_));
@@ -266,7 +265,7 @@ fn answer(
 fn explain(problem: Problem, results: Vec<EventResult<'_>>) -> Response {
     let answer = SegmentAnswer {
         code: Some(problem.kind().slug()),
-        message: Some(&problem.detail),
+        message: Some(problem.detail()),
         results,
         ..SegmentAnswer::default()
     };

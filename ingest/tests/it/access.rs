@@ -1,6 +1,7 @@
 //! Who may read `/metrics`.
 
-use chalkstream_ingest::{IngestOptions, MetricsAccess, MetricsOptions};
+use chalkstream_access::{MetricsAccess, MetricsOptions};
+use chalkstream_ingest::IngestOptions;
 
 use crate::harness::{Reply, Server, server_with};
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use chalkstream_ingest::Clock as _;
-use chalkstream_ingest::{ByteSize, IngestOptions, Scope};
+use chalkstream_access::Clock as _;
+use chalkstream_access::{ByteSize, Scope};
+use chalkstream_ingest::IngestOptions;
 use chalkstream_schemas::RejectReason;
 use serde_json::{Value, json};
 

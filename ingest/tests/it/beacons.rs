@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use chalkstream_ingest::{Clock as _, Grant, Scope};
+use chalkstream_access::{Clock as _, Grant, Scope};
 use serde_json::json;
 
 use crate::harness::{Reply, Server, school, server};

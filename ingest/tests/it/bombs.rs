@@ -2,7 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 
-use chalkstream_ingest::{ByteSize, IngestOptions};
+use chalkstream_access::ByteSize;
+use chalkstream_ingest::IngestOptions;
 
 use crate::compress::{gzip, zstd};
 use crate::harness::server_with;

@@ -1,6 +1,7 @@
 //! Browsers ask before they send, and read answers only where they may.
 
-use chalkstream_ingest::{CorsOptions, IngestOptions};
+use chalkstream_access::CorsOptions;
+use chalkstream_ingest::IngestOptions;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::json;

@@ -1,6 +1,6 @@
 //! What the server says about itself: OpenAPI, schemas, metrics, health, unknown paths.
 
-use chalkstream_ingest::Clock as _;
+use chalkstream_access::Clock as _;
 use serde_json::{Value, json};
 
 use crate::harness::{Reply, server};

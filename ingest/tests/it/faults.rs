@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use chalkstream_access::Span;
 use chalkstream_event_log::{AppendError, Topic};
-use chalkstream_ingest::{IngestOptions, Span};
+use chalkstream_ingest::IngestOptions;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use chalkstream_ingest::{ByteSize, IngestOptions, LimitsOptions, Scope, Span};
+use chalkstream_access::{ByteSize, LimitsOptions, Scope, Span};
+use chalkstream_ingest::IngestOptions;
 use serde_json::json;
 
 use crate::harness::{Reply, Server, server_with};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chalkstream_ingest::{ByteSize, IngestOptions, LimitsOptions, Scope, Span};
+use chalkstream_access::{ByteSize, LimitsOptions, Scope, Span};
+use chalkstream_ingest::IngestOptions;
 use chalkstream_schemas::proto::events::v1::{
     AnswerSubmitted, EventBatch, LearningEvent, learning_event::Payload,
 };

@@ -6,15 +6,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chalkstream_access::{Clock, Drained, KeyStore, NodeQuota, Scope, SystemClock};
 use chalkstream_event_log::embedded::{EmbeddedLog, EmbeddedOptions};
 use chalkstream_event_log::{
     AppendError, Error, EventLog, LogBounds, LogIdentity, NewRecord, SeenIndex, StoredRecord,
     Subscription, Topic,
 };
-use chalkstream_ingest::{
-    Books, Clock, Drained, Ingest, IngestOptions, IngestParts, KeyStore, NodeQuota, RunningIngest,
-    Scope, SystemClock,
-};
+use chalkstream_ingest::{Books, Ingest, IngestOptions, IngestParts, RunningIngest};
 use chalkstream_schemas::{
     ContentHash, EventIdentity, LearningEvent, LogOffset, LogRecord, OutcomeSeries, PartitionId,
     RejectedEntry, RejectedRecord, SchoolId, Timestamp,

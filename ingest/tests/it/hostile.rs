@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use chalkstream_ingest::{Clock as _, IngestOptions, Span};
+use chalkstream_access::{Clock as _, Span};
+use chalkstream_ingest::IngestOptions;
 use chalkstream_schemas::proto::events::v1::{AnswerSubmitted, EventBatch, LearningEvent};
 use prost::Message as _;
 use serde_json::{Value, json};

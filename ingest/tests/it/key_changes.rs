@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chalkstream_ingest::{Clock as _, KeyStore, Scope};
+use chalkstream_access::{Clock as _, KeyStore, Scope};
 use serde_json::json;
 
 use crate::harness::{Reply, Server, school, server};

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use chalkstream_access::{ByteSize, LimitsOptions, Scope, Span};
 use chalkstream_event_log::Topic;
-use chalkstream_ingest::{ByteSize, IngestOptions, LimitsOptions, Scope, Span};
+use chalkstream_ingest::IngestOptions;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use chalkstream_access::{LimitsOptions, Span};
 use chalkstream_event_log::Topic;
-use chalkstream_ingest::{IngestOptions, LimitsOptions, Span};
+use chalkstream_ingest::IngestOptions;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use chalkstream_ingest::{IngestOptions, LimitsOptions, Span};
+use chalkstream_access::{LimitsOptions, Span};
+use chalkstream_ingest::IngestOptions;
 use serde_json::{Value, json};
 
 use crate::harness::{Server, server_with};

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chalkstream_access::{Clock as _, Scope};
 use chalkstream_event_log::Topic;
-use chalkstream_ingest::{Clock as _, Scope, TailFilter};
+use chalkstream_ingest::TailFilter;
 use serde_json::{Value, json};
 
 use crate::harness::{Reply, Server, school, server, unacknowledged};

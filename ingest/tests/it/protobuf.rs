@@ -1,6 +1,7 @@
 //! Protobuf bodies: the same answers, limits and identities as JSON.
 
-use chalkstream_ingest::{ByteSize, IngestOptions};
+use chalkstream_access::ByteSize;
+use chalkstream_ingest::IngestOptions;
 use chalkstream_schemas::proto::events::v1::{
     AnswerSubmitted, AttemptEvent, EventBatch, LearningEvent, PlacementEvent, SessionEvent,
     learning_event::Payload,
@@ -24,7 +25,7 @@ fn text(value: &Value) -> Option<String> {
 }
 
 fn now(server: &Server) -> Option<Timestamp> {
-    use chalkstream_ingest::Clock as _;
+    use chalkstream_access::Clock as _;
     let ms = server.clock.now().as_ms();
     let nanos = i32::try_from(ms % 1000).unwrap() * 1_000_000;
     Some(Timestamp { seconds: ms / 1000, nanos })

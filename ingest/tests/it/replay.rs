@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chalkstream_ingest::Clock as _;
+use chalkstream_access::Clock as _;
 use chalkstream_schemas::{EventOutcome, RejectReason, RejectedRecord, Timestamp};
 use serde_json::{Value, json};
 

@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use base64::Engine as _;
-use chalkstream_ingest::{ByteSize, IngestOptions, Span};
+use chalkstream_access::{ByteSize, Span};
+use chalkstream_ingest::IngestOptions;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

@@ -1,6 +1,6 @@
 //! What credentials may and may not do, over HTTP.
 
-use chalkstream_ingest::{Clock as _, Grant, Scope};
+use chalkstream_access::{Clock as _, Grant, Scope};
 use serde_json::{Value, json};
 
 use crate::harness::{Reply, Server, school, server};

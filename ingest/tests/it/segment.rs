@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
-use chalkstream_ingest::{Clock as _, IngestOptions, Span};
+use chalkstream_access::{Clock as _, Span};
+use chalkstream_ingest::IngestOptions;
 use serde_json::{Value, json};
 
 use crate::compress::gzip;

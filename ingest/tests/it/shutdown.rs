@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chalkstream_ingest::{Drained, IngestOptions, Span};
+use chalkstream_access::{Drained, Span};
+use chalkstream_ingest::IngestOptions;
 use serde_json::json;
 
 use crate::harness::{server, server_with};
@@ -78,7 +79,7 @@ async fn a_port_that_is_taken_is_a_sentence() {
         log: Arc::clone(&server.log) as _,
         seen: Arc::clone(&server.log) as _,
         keys: server.keys.clone(),
-        quota: Arc::new(chalkstream_ingest::NodeQuota::default()),
+        quota: Arc::new(chalkstream_access::NodeQuota::default()),
         clock: Arc::clone(&server.clock) as _,
         registry: Default::default(),
     };

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chalkstream_ingest::{Clock as _, IngestOptions, JwtOptions};
+use chalkstream_access::{Clock as _, JwtOptions};
+use chalkstream_ingest::IngestOptions;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use parking_lot::Mutex;
 use rcgen::{KeyPair, PKCS_ED25519};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chalkstream_ingest::{IngestOptions, Span, TlsOptions};
+use chalkstream_access::{Span, TlsOptions};
+use chalkstream_ingest::IngestOptions;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};

@@ -1,8 +1,7 @@
+use chalkstream_access::{Admission, ByteSize};
 use chalkstream_schemas::proto::events::v1::{AttemptEvent, EventBatch, LearningEvent};
 
 use super::*;
-use crate::admission::Admission;
-use crate::options::ByteSize;
 
 const ROOM_BYTES: usize = 1 << 20;
 
@@ -17,7 +16,7 @@ fn small() -> IngestOptions {
 
 fn read_with_room(body: &Bytes, room_bytes: usize) -> Result<Batch, Problem> {
     let gate = Admission::new(room_bytes);
-    let mut permit = gate.admit(0).unwrap();
+    let mut permit = crate::decode::tests::room_of(&gate, 0);
     let batch = batch(body, &small(), &mut permit)?;
     assert!(gate.in_flight_bytes() >= batch.body.len(), "the JSON is not covered");
     Ok(batch)
@@ -41,7 +40,7 @@ fn check(body: Vec<u8>, expected: &[&str]) -> Batch {
 fn check_problem(body: Vec<u8>, kind: ProblemKind, part: &str) {
     let problem = read(body).unwrap_err();
     assert_eq!(problem.kind(), kind, "{problem:?}");
-    assert!(problem.detail.contains(part), "{problem:?}");
+    assert!(problem.detail().contains(part), "{problem:?}");
 }
 
 fn event(id: &str) -> LearningEvent {

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use chalkstream_access::{Admission, ByteSize};
 use chalkstream_schemas::{
     ContentHash, EventIdentity, EventReader, ParseContext, RejectReason, SchoolId,
 };
@@ -8,8 +9,6 @@ use proptest::sample::select;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::admission::Admission;
-use crate::options::ByteSize;
 
 fn options() -> IngestOptions {
     IngestOptions {
@@ -21,7 +20,7 @@ fn options() -> IngestOptions {
 
 fn translate(call: Call, body: &str) -> Result<Translated, Problem> {
     let options = options();
-    let mut permit = Admission::new(1 << 20).admit(0).unwrap();
+    let mut permit = crate::decode::tests::room_of(&Admission::new(1 << 20), 0);
     read(body.as_bytes(), call, &options)?.translate(body.len(), &options, &mut permit)
 }
 
@@ -167,7 +166,7 @@ fn broken_bodies_say_where() {
     let check = |call: Call, body: &str, kind: ProblemKind, part: &str| {
         let problem = translate(call, body).unwrap_err();
         assert_eq!(problem.kind(), kind, "{problem:?}");
-        assert!(problem.detail.contains(part), "{problem:?}");
+        assert!(problem.detail().contains(part), "{problem:?}");
     };
     let broken = ProblemKind::BrokenBody;
     check(Call::Batch, "{}", broken, "no array `batch`");

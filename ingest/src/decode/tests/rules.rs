@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use chalkstream_schemas::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde::Deserialize;

@@ -7,4 +7,5 @@
 
 mod dependencies;
 mod memory;
+mod modules;
 mod tables;
