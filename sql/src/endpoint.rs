@@ -7,9 +7,11 @@
 //! Not here: TLS (put a proxy in front), the native TCP protocol.
 
 mod auth;
+mod decode;
 mod encode;
 mod exception;
 mod framing;
+mod native;
 mod reply;
 mod request;
 mod run;
@@ -27,7 +29,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
 use axum::routing::{any, get};
-use http::{HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::{BodyExt as _, Limited};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -212,7 +214,7 @@ async fn serve(
     let from_here = auth::is_from_here(peer, headers);
     let role = auth::decide(&ask.claim, &shared.credentials, from_here)?;
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let encoding = Encoding::parse(text(header::CONTENT_ENCODING).unwrap_or_default())?;
+    let encoding = content_encoding(headers)?;
     let body = if let Some(boundary) = text(header::CONTENT_TYPE).and_then(boundary_of) {
         let form = Limited::new(body, STATEMENT_BODY_MAX).collect().await.map_err(too_large)?;
         for (name, value) in request::read_form(&form.to_bytes(), &boundary)? {
@@ -223,12 +225,15 @@ async fn serve(
         receive(shared, role, body, encoding, ask.decompress).await?
     };
     let accept = text(header::ACCEPT_ENCODING).filter(|_| ask.http_compression);
-    let encoder = Encoder::choose(ask.compress, accept)
+    let (method, level) = &ask.network_compression;
+    let method = framing::Method::parse(method.as_deref(), level.as_deref())?;
+    let encoder = Encoder::choose(ask.compress.then_some(method), accept, ask.zlib_level)
         .map_err(|error| Exception::new(1002, "UNKNOWN_EXCEPTION", error))?;
     let reply = Reply {
         encoder,
         format: None,
         shape: shape::Shape::Document,
+        revision: ask.revision,
         version: shared.engine.version().to_owned(),
         time_zone: shared.engine.time_zone().to_owned(),
         wait_end_of_query: ask.wait_end_of_query,
@@ -239,6 +244,13 @@ async fn serve(
 fn too_large(error: Box<dyn std::error::Error + Send + Sync>) -> Exception {
     let message = format_args!("a statement is at most {STATEMENT_BODY_MAX} bytes: {error}");
     Exception::new(307, "TOO_MANY_BYTES", message)
+}
+
+/// The one encoding of a body, in whichever of the header's lines it stands.
+fn content_encoding(headers: &HeaderMap) -> Result<Encoding, Exception> {
+    let lines = headers.get_all(header::CONTENT_ENCODING).iter();
+    let all: Vec<_> = lines.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+    Encoding::parse(&all.join(", "))
 }
 
 fn boundary_of(content_type: &str) -> Option<String> {

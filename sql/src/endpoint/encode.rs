@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 
-use super::framing;
+use super::framing::{self, Method};
 
 /// Compresses an answer. Every piece can be read by the client as soon as it is sent.
 pub(super) enum Encoder {
@@ -15,7 +15,7 @@ pub(super) enum Encoder {
     Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
     Lz4(Box<lz4_flex::frame::FrameEncoder<Vec<u8>>>),
     /// ClickHouse's own, which is no Content-Encoding.
-    Framed,
+    Framed(Method),
 }
 
 impl std::fmt::Debug for Encoder {
@@ -26,10 +26,14 @@ impl std::fmt::Debug for Encoder {
 
 impl Encoder {
     /// ClickHouse's framing if asked for, else the first that ClickHouse prefers and the client
-    /// accepts.
-    pub(super) fn choose(framed: bool, accept: Option<&str>) -> io::Result<Self> {
-        if framed {
-            return Ok(Self::Framed);
+    /// accepts. `level` is that of gzip and deflate.
+    pub(super) fn choose(
+        framed: Option<Method>,
+        accept: Option<&str>,
+        level: u32,
+    ) -> io::Result<Self> {
+        if let Some(method) = framed {
+            return Ok(Self::Framed(method));
         }
         let accepted = |name: &str| {
             accept.unwrap_or_default().split(',').any(|offer| {
@@ -43,9 +47,9 @@ impl Encoder {
         } else if accepted("zstd") {
             Self::Zstd(zstd::stream::write::Encoder::new(Vec::new(), 1)?)
         } else if accepted("gzip") {
-            Self::Gzip(GzEncoder::new(Vec::new(), Compression::new(3)))
+            Self::Gzip(GzEncoder::new(Vec::new(), Compression::new(level)))
         } else if accepted("deflate") {
-            Self::Deflate(ZlibEncoder::new(Vec::new(), Compression::new(3)))
+            Self::Deflate(ZlibEncoder::new(Vec::new(), Compression::new(level)))
         } else {
             Self::Identity
         })
@@ -54,7 +58,7 @@ impl Encoder {
     /// The value of the header, if there is to be one.
     pub(super) fn content_encoding(&self) -> Option<&'static str> {
         match self {
-            Self::Identity | Self::Framed => None,
+            Self::Identity | Self::Framed(_) => None,
             Self::Gzip(_) => Some("gzip"),
             Self::Deflate(_) => Some("deflate"),
             Self::Zstd(_) => Some("zstd"),
@@ -86,9 +90,9 @@ impl Encoder {
                 encoder.flush()?;
                 Ok(std::mem::take(encoder.get_mut()))
             }
-            Self::Framed => {
+            Self::Framed(method) => {
                 let mut out = Vec::new();
-                framing::frame(&piece, &mut out);
+                framing::frame(&piece, *method, &mut out)?;
                 Ok(out)
             }
         }
@@ -97,7 +101,7 @@ impl Encoder {
     /// What to send at the end.
     pub(super) fn finish(self) -> io::Result<Vec<u8>> {
         match self {
-            Self::Identity | Self::Framed => Ok(Vec::new()),
+            Self::Identity | Self::Framed(_) => Ok(Vec::new()),
             Self::Gzip(encoder) => encoder.finish(),
             Self::Deflate(encoder) => encoder.finish(),
             Self::Zstd(encoder) => encoder.finish(),
@@ -119,7 +123,7 @@ mod tests {
             ("zstd", "zstd"),
             ("gzip, lz4", "lz4"),
         ] {
-            let mut encoder = Encoder::choose(false, Some(accept)).unwrap();
+            let mut encoder = Encoder::choose(None, Some(accept), 3).unwrap();
             assert_eq!(encoder.content_encoding(), Some(name));
             let mut sent = encoder.push(b"one ".repeat(1000)).unwrap();
             sent.extend(encoder.push(b"two".to_vec()).unwrap());
@@ -134,6 +138,7 @@ mod tests {
             reader.read_to_end(&mut plain).unwrap();
             assert_eq!(plain, [b"one ".repeat(1000), b"two".to_vec()].concat(), "{name}");
         }
-        assert!(Encoder::choose(false, Some("gzip;q=0, br")).unwrap().content_encoding().is_none());
+        let none = Encoder::choose(None, Some("gzip;q=0, br"), 3).unwrap();
+        assert!(none.content_encoding().is_none());
     }
 }

@@ -7,6 +7,8 @@ use std::io::{self, Read};
 
 use cityhash_rs::cityhash_102_128;
 
+use crate::Exception;
+
 const HEADER: usize = 9;
 const LZ4: u8 = 0x82;
 const ZSTD: u8 = 0x90;
@@ -97,19 +99,60 @@ impl<R: Read> Read for BlockReader<R> {
     }
 }
 
-/// Frames data as LZ4 blocks.
-pub(super) fn frame(data: &[u8], out: &mut Vec<u8>) {
+/// How the blocks that we make are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    Lz4,
+    Zstd { level: i32 },
+    None,
+}
+
+const ZSTD_LEVEL_DEFAULT: i32 = 1;
+
+impl Method {
+    /// From `network_compression_method` and `network_zstd_compression_level`.
+    pub(super) fn parse(method: Option<&str>, zstd_level: Option<&str>) -> Result<Self, Exception> {
+        let name = method.unwrap_or("LZ4");
+        match name.to_ascii_uppercase().as_str() {
+            // LZ4HC is another way to the same format: what reads one reads the other.
+            "LZ4" | "LZ4HC" => Ok(Self::Lz4),
+            "NONE" => Ok(Self::None),
+            "ZSTD" => {
+                let level = zstd_level.map_or(Ok(ZSTD_LEVEL_DEFAULT), str::parse);
+                let level =
+                    level.ok().filter(|level| (1..=22).contains(level)).ok_or_else(|| {
+                        let message = "network_zstd_compression_level is a number from 1 to 22";
+                        Exception::new(433, "ILLEGAL_CODEC_PARAMETER", message)
+                    })?;
+                Ok(Self::Zstd { level })
+            }
+            _ => Err(Exception::new(
+                432,
+                "UNKNOWN_CODEC",
+                format_args!("network_compression_method `{name}`: use LZ4, LZ4HC, ZSTD or NONE"),
+            )),
+        }
+    }
+}
+
+/// Frames data as blocks.
+pub(super) fn frame(data: &[u8], method: Method, out: &mut Vec<u8>) -> io::Result<()> {
     for chunk in data.chunks(BLOCK) {
-        let compressed = lz4_flex::block::compress(chunk);
+        let (byte, compressed) = match method {
+            Method::Lz4 => (LZ4, lz4_flex::block::compress(chunk)),
+            Method::Zstd { level } => (ZSTD, zstd::bulk::compress(chunk, level)?),
+            Method::None => (NONE, chunk.to_vec()),
+        };
         let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes();
         let mut block = Vec::with_capacity(HEADER + compressed.len());
-        block.push(LZ4);
+        block.push(byte);
         block.extend_from_slice(&size(HEADER + compressed.len()));
         block.extend_from_slice(&size(chunk.len()));
         block.extend_from_slice(&compressed);
         out.extend_from_slice(&checksum(&block));
         out.extend_from_slice(&block);
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -126,16 +169,32 @@ mod tests {
     fn data_survives_framing() {
         for size in [0, 1, 100, BLOCK, BLOCK + 1, 3 * BLOCK] {
             let data: Vec<u8> = (0..size).map(|at| u8::try_from(at * at % 251).unwrap()).collect();
-            let mut framed = Vec::new();
-            frame(&data, &mut framed);
-            assert_eq!(read(&framed).unwrap(), data);
+            for method in [Method::Lz4, Method::Zstd { level: 3 }, Method::None] {
+                let mut framed = Vec::new();
+                frame(&data, method, &mut framed).unwrap();
+                assert!(read(&framed).unwrap() == data, "{size} bytes by {method:?}");
+            }
         }
+    }
+
+    #[test]
+    fn the_method_is_the_clients() {
+        let check = |method, level, expected: Result<Method, u32>| {
+            assert_eq!(Method::parse(method, level).map_err(|error| error.code), expected);
+        };
+        check(None, None, Ok(Method::Lz4));
+        check(Some("lz4hc"), Some("9"), Ok(Method::Lz4));
+        check(Some("none"), None, Ok(Method::None));
+        check(Some("zstd"), None, Ok(Method::Zstd { level: 1 }));
+        check(Some("ZSTD"), Some("3"), Ok(Method::Zstd { level: 3 }));
+        check(Some("ZSTD"), Some("0"), Err(433));
+        check(Some("T64"), None, Err(432));
     }
 
     #[test]
     fn damage_is_noticed() {
         let mut framed = Vec::new();
-        frame(b"some data, some data, some data", &mut framed);
+        frame(b"some data, some data, some data", Method::Lz4, &mut framed).unwrap();
         for at in 0..framed.len() {
             let mut damaged = framed.clone();
             damaged[at] ^= 0x41;

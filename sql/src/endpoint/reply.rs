@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::encode::Encoder;
 use super::exception;
+use super::native;
 use super::shape::Shape;
 use crate::Exception;
 use crate::libchdb::Output;
@@ -32,6 +33,8 @@ pub(super) struct Reply {
     pub(super) format: Option<String>,
     /// How the pieces of a stream are joined.
     pub(super) shape: Shape,
+    /// The revision of Native that the client reads.
+    pub(super) revision: u64,
     pub(super) version: String,
     pub(super) time_zone: String,
     pub(super) wait_end_of_query: bool,
@@ -39,7 +42,18 @@ pub(super) struct Reply {
 
 impl Reply {
     /// An answer with a whole result.
-    pub(super) fn whole(mut self, output: Output) -> Result<Response, Exception> {
+    pub(super) fn whole(self, mut output: Output) -> Result<Response, Exception> {
+        output.bytes = native::revise(output.bytes, self.revision())?;
+        self.finished(output)
+    }
+
+    /// The revision of the result's format; 0 if it is none that has revisions.
+    fn revision(&self) -> u64 {
+        let native = self.format.as_deref().is_some_and(|of| of.eq_ignore_ascii_case("Native"));
+        if native { self.revision } else { 0 }
+    }
+
+    fn finished(mut self, output: Output) -> Result<Response, Exception> {
         let summary = summary(&output);
         let mut body = self.encoder.push(output.bytes).map_err(not_encoded)?;
         let mut response = Response::new(Body::empty());
@@ -58,8 +72,12 @@ impl Reply {
         let mut begun = Output::default();
         while begun.bytes.len() < limit {
             match pieces.recv().await {
-                None => return self.whole(begun),
-                Some(piece) => join(self.shape, &mut begun, piece?),
+                None => return self.finished(begun),
+                Some(piece) => {
+                    let mut piece = piece?;
+                    piece.bytes = native::revise(piece.bytes, self.revision())?;
+                    join(self.shape, &mut begun, piece);
+                }
             }
         }
         let tag = exception_tag();
@@ -69,6 +87,7 @@ impl Reply {
             response.headers_mut().insert("x-clickhouse-exception-tag", tag);
         }
         let rest = Rest {
+            revision: self.revision(),
             encoder: Some(self.encoder),
             shape: self.shape,
             version: self.version,
@@ -133,6 +152,7 @@ fn rows_of(shape: Shape, piece: &[u8]) -> &[u8] {
 
 /// What is left to send of a streamed answer.
 struct Rest {
+    revision: u64,
     encoder: Option<Encoder>,
     shape: Shape,
     version: String,
@@ -155,7 +175,10 @@ impl Rest {
             Some(begun) => Some(Ok(begun)),
             None => {
                 let piece = self.pieces.recv().await;
-                piece.map(|piece| piece.map(|piece| rows_of(self.shape, &piece.bytes).to_vec()))
+                piece.map(|piece| {
+                    let rows = rows_of(self.shape, &piece?.bytes).to_vec();
+                    native::revise(rows, self.revision)
+                })
             }
         };
         let encoder = self.encoder.as_mut()?;

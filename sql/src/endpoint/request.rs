@@ -20,6 +20,12 @@ pub(super) struct Ask {
     pub(super) session: Option<Session>,
     /// ClickHouse's own framing of the answer.
     pub(super) compress: bool,
+    /// How the blocks of that framing are compressed: method, and level of ZSTD.
+    pub(super) network_compression: (Option<String>, Option<String>),
+    /// The level of gzip and deflate.
+    pub(super) zlib_level: u32,
+    /// The revision of ClickHouse's protocol whose Native the client reads; 0 without one.
+    pub(super) revision: u64,
     /// ClickHouse's own framing of the body.
     pub(super) decompress: bool,
     /// The whole result before the first byte of the answer.
@@ -39,6 +45,8 @@ pub(super) struct Session {
     pub(super) check: bool,
 }
 
+/// ClickHouse's own default.
+const ZLIB_LEVEL_DEFAULT: u32 = 3;
 const SESSION_TIMEOUT_DEFAULT: u64 = 60;
 const SESSION_TIMEOUT_MAX: u64 = 3600;
 
@@ -50,11 +58,9 @@ const IGNORED: &[&str] = &[
     "async_insert_deduplicate",
     "buffer_size",
     "cancel_http_readonly_queries_on_client_close",
-    "client_protocol_version",
     "close_session",
     "http_headers_progress_interval_ms",
     "http_native_compression_disable_checksumming_on_decompress",
-    "http_zlib_compression_level",
     "log_comment",
     "log_queries",
     "quota_key",
@@ -71,7 +77,8 @@ fn bad(message: impl std::fmt::Display) -> Exception {
 impl Ask {
     /// Reads the URL's query and the headers.
     pub(super) fn read(url_query: &str, headers: &HeaderMap) -> Result<Self, Exception> {
-        let mut ask = Self { http_compression: true, ..Self::default() };
+        let mut ask =
+            Self { http_compression: true, zlib_level: ZLIB_LEVEL_DEFAULT, ..Self::default() };
         for pair in url_query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = String::from_utf8(decode(name))
@@ -124,6 +131,13 @@ impl Ask {
             "session_check" => self.session().check = is_on(&value),
             "compress" => self.compress = is_on(&value),
             "decompress" => self.decompress = is_on(&value),
+            "client_protocol_version" => self.revision = number(name, &value, u64::MAX)?,
+            "network_compression_method" => self.network_compression.0 = some(value),
+            "network_zstd_compression_level" => self.network_compression.1 = some(value),
+            "http_zlib_compression_level" => {
+                let level = number(name, &value, 9)?;
+                self.zlib_level = u32::try_from(level).unwrap_or(ZLIB_LEVEL_DEFAULT);
+            }
             "wait_end_of_query" => self.wait_end_of_query = is_on(&value),
             "enable_http_compression" => self.http_compression = is_on(&value),
             "role" => {
@@ -152,6 +166,11 @@ impl Ask {
         settings.extend(readonly);
         settings
     }
+}
+
+fn number(name: &str, value: &str, most: u64) -> Result<u64, Exception> {
+    let number = value.parse().ok().filter(|number| *number <= most);
+    number.ok_or_else(|| bad(format_args!("the value `{value}` of `{name}` is out of range")))
 }
 
 fn is_on(value: &str) -> bool {

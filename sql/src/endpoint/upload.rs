@@ -17,6 +17,7 @@ use axum::body::Body;
 use http_body_util::BodyExt as _;
 use tempfile::{NamedTempFile, TempDir};
 
+use super::decode;
 use super::framing::BlockReader;
 use crate::{Error, Exception};
 
@@ -76,14 +77,7 @@ impl Spool {
         limit: u64,
     ) -> Result<Upload, Exception> {
         let unpacked = || -> io::Result<Upload> {
-            let raw = io::BufReader::new(upload.reopen()?);
-            let plain: Box<dyn Read> = match encoding {
-                Encoding::Identity => Box::new(raw),
-                Encoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(raw)),
-                Encoding::Deflate => Box::new(flate2::read::ZlibDecoder::new(raw)),
-                Encoding::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(raw)?),
-                Encoding::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(raw)),
-            };
+            let plain = decode::decoder(encoding, io::BufReader::new(upload.reopen()?))?;
             let mut plain: Box<dyn Read> =
                 if framed { Box::new(BlockReader::new(plain)) } else { plain };
             let mut out = self.create()?;
@@ -144,6 +138,7 @@ pub(super) enum Encoding {
     Deflate,
     Zstd,
     Lz4,
+    Brotli,
 }
 
 impl Encoding {
@@ -154,10 +149,11 @@ impl Encoding {
             "deflate" => Ok(Self::Deflate),
             "zstd" => Ok(Self::Zstd),
             "lz4" => Ok(Self::Lz4),
+            "br" => Ok(Self::Brotli),
             other => Err(Exception::new(
                 89,
                 "UNKNOWN_COMPRESSION_METHOD",
-                format_args!("Content-Encoding `{other}`: use gzip, deflate, zstd or lz4"),
+                format_args!("Content-Encoding `{other}`: use gzip, deflate, zstd, lz4 or br"),
             )),
         }
     }

@@ -57,6 +57,7 @@ fn config_xml(users: &Path) -> String {
     format!(
         "<clickhouse>\n\
          <users_config>{users}</users_config>\n\
+         <display_name>chalkstream</display_name>\n\
          <logger><level>none</level></logger>\n\
          <ignore_empty_sql_security_in_create_view_query>0\
          </ignore_empty_sql_security_in_create_view_query>\n\

@@ -71,27 +71,90 @@ fn the_clickhouse_crate_inserts_and_selects() {
     });
 }
 
+/// The rows of an insert: one, as many as fit a block of clients, one more, and many blocks.
+const ROWS: [u64; 4] = [1, 65_536, 65_537, 1_000_000];
+
+/// Each way to compress, each number of rows, counted after.
+#[test]
+fn the_clickhouse_crate_loses_no_row() {
+    #[derive(Row, Serialize)]
+    struct Numbered {
+        id: u64,
+        text: String,
+    }
+    let Some(server) = fixture() else { return };
+    for (name, compression) in [("plain", Compression::None), ("lz4", Compression::Lz4)] {
+        let client = Client::default()
+            .with_url(&server.url)
+            .with_user("admin")
+            .with_password(&server.credentials.admin_password)
+            .with_database("chalkstream")
+            .with_compression(compression);
+        for rows in ROWS {
+            let table = server.table(&format!("crate_{name}_{rows}"), "id UInt64, text String");
+            server.run(async {
+                let mut insert = client.insert::<Numbered>(&table).await.unwrap();
+                for id in 0..rows {
+                    insert.write(&Numbered { id, text: format!("row {id}") }).await.unwrap();
+                }
+                insert.end().await.unwrap();
+                let count = client.query(&format!("SELECT uniqExact(id) FROM {table}"));
+                assert_eq!(count.fetch_one::<u64>().await.unwrap(), rows, "{table}");
+                let all = client.query(&format!("SELECT id FROM {table}")).fetch_all::<u64>();
+                let read = all.await.unwrap();
+                assert_eq!(read.iter().sum::<u64>(), rows * (rows - 1) / 2, "{table}");
+            });
+            server.admin(&format!("DROP TABLE {table}"));
+        }
+    }
+}
+
 #[test]
 fn clickhouse_connect_inserts_and_selects() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/python_client.py");
+    run_client("python-env", &[], Some(&script));
+}
+
+#[test]
+fn clickhouse_go_over_http_connects_and_loses_no_row() {
+    run_client("clickhouse-clients", &["go"], None);
+}
+
+#[test]
+fn the_client_for_javascript_loses_no_row() {
+    run_client("clickhouse-clients", &["node"], None);
+}
+
+#[test]
+fn the_driver_for_jdbc_loses_no_row() {
+    run_client("clickhouse-clients", &["java"], None);
+}
+
+/// Has a script of `deploy/dev` make a client ready, and runs it: it says by itself what is wrong.
+fn run_client(maker: &str, arguments: &[&str], script: Option<&Path>) {
     let Some(server) = fixture() else { return };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let made = Command::new(root.join("deploy/dev/python-env")).output().unwrap();
+    let maker = root.join("deploy/dev").join(maker);
+    let made = Command::new(&maker).args(arguments).output().unwrap();
     if !made.status.success() {
         let reason = String::from_utf8_lossy(&made.stderr).into_owned();
         assert!(
             std::env::var_os("CHALKSTREAM_ALLOW_SKIP").is_some(),
-            "deploy/dev/python-env: {reason}"
+            "{}: {reason}",
+            maker.display()
         );
         println!("skipped: {reason}");
         return;
     }
-    let python = String::from_utf8(made.stdout).unwrap().trim().to_owned();
-    let port = server.url.rsplit(':').next().unwrap();
-    let output = Command::new(python)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/python_client.py"))
-        .env("CLICKHOUSE_PORT", port)
+    let words = String::from_utf8(made.stdout).unwrap();
+    let mut words = words.lines();
+    let output = Command::new(words.next().unwrap())
+        .args(words)
+        .args(script)
+        .env("CLICKHOUSE_PORT", server.url.rsplit(':').next().unwrap())
         .env("ADMIN_PASSWORD", &server.credentials.admin_password)
         .env("READER_PASSWORD", &server.credentials.reader_password)
+        .env("ROWS", ROWS.map(|rows| rows.to_string()).join(","))
         .output()
         .unwrap();
     let (stdout, stderr) =

@@ -238,11 +238,15 @@ fn inserts_take_any_bytes_in_every_format() {
         .unwrap()
         .flatten()
         .find(|entry| entry.file_name().to_string_lossy().starts_with(&spool));
-    // Other tests insert at the same time: what counts is that nothing stays.
-    let left = || std::fs::read_dir(folder.as_ref().unwrap().path()).unwrap().count();
+    // Other tests insert at the same time: what counts is that none of these stays.
+    let bodies = || {
+        let names = std::fs::read_dir(folder.as_ref().unwrap().path()).unwrap().flatten();
+        names.map(|entry| entry.file_name()).collect::<std::collections::HashSet<_>>()
+    };
+    let begun = bodies();
     let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while left() > 0 {
-        assert!(std::time::Instant::now() < end, "{} spooled bodies were not removed", left());
+    while bodies().intersection(&begun).next().is_some() {
+        assert!(std::time::Instant::now() < end, "spooled bodies were not removed: {begun:?}");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
@@ -302,6 +306,46 @@ fn bodies_come_compressed_in_every_way() {
             assert_eq!(status, StatusCode::OK, "{encoding}: {text}");
         });
         check_stored(server, &table);
+    }
+}
+
+/// clickhouse-connect sends a frame a block of rows; what is cut off must not pass for the whole.
+#[test]
+fn every_frame_of_a_body_is_stored_and_a_part_of_one_is_refused() {
+    let Some(server) = fixture() else { return };
+    let rows = |from: u64| (from..from + 1000).flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
+    let gzip = |data: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    };
+    let lz4 = |data: &[u8]| {
+        let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    };
+    let zstd = |data: &[u8]| zstd::bulk::compress(data, 1).unwrap();
+    for (encoding, compress) in
+        [("gzip", &gzip as &dyn Fn(&[u8]) -> Vec<u8>), ("lz4", &lz4), ("zstd", &zstd)]
+    {
+        let table = server.table(&format!("frames_{encoding}"), "a UInt64");
+        let query = format!("INSERT INTO {table} FORMAT RowBinary");
+        let send = |body: Vec<u8>| {
+            server.run(async {
+                let request = server.post(User::Admin, &[("query", &query)]);
+                let request = request.header("Content-Encoding", encoding).body(body);
+                let response = request.send().await.unwrap();
+                header(&response, "x-clickhouse-exception-code")
+            })
+        };
+        let frames: Vec<u8> = (0..5).flat_map(|n| compress(&rows(n * 1000))).collect();
+        assert_eq!(send(frames.clone()), "", "{encoding}");
+        let stored = format!("SELECT count(), uniqExact(a) FROM {table}");
+        assert_eq!(server.admin(&stored), "5000\t5000\n", "{encoding}");
+        for broken in [&frames[..frames.len() - 1], &[&frames[..], b"rest"].concat()] {
+            assert_eq!(send(broken.to_vec()), "271", "{encoding}");
+        }
+        assert_eq!(server.admin(&stored), "5000\t5000\n", "{encoding}");
     }
 }
 

@@ -63,8 +63,25 @@ def check_reader(**who):
     reader.close()
 
 
-for compress in [False, "lz4", "zstd", "gzip", True]:
+def check_rows(compress, rows):
+    """No row of an insert is lost, however many frames it comes in."""
+    name = f"connect_rows_{str(compress).lower()}_{rows}"
+    admin = client("admin", os.environ["ADMIN_PASSWORD"], database="chalkstream", compress=compress)
+    admin.command(f"CREATE TABLE {name} (id UInt64, text String) ENGINE = MergeTree ORDER BY id")
+    columns = [list(range(rows)), [f"row {id}" for id in range(rows)]]
+    admin.insert(name, columns, column_names=["id", "text"], column_oriented=True)
+    stored = admin.query(f"SELECT count(), uniqExact(id) FROM {name}").result_rows
+    assert stored == [(rows, rows)], f"{name}: {stored}"
+    read = admin.query(f"SELECT id, text FROM {name}").result_columns
+    assert sum(read[0]) == rows * (rows - 1) // 2 and len(read[1]) == rows, name
+    admin.command(f"DROP TABLE {name}")
+    admin.close()
+
+
+for compress in [False, "lz4", "zstd", "gzip", "br", True]:
     check_admin(compress)
+    for rows in map(int, os.environ["ROWS"].split(",")):
+        check_rows(compress, rows)
 check_reader(username="reader", password=os.environ["READER_PASSWORD"])
 check_reader()
 check_reader(username="default", database="chalkstream")
