@@ -2,7 +2,8 @@
 //!
 //! - `all`: ingest on Kafka beside the floor server (hyper, parse, produce), single events, one
 //!   key's flood beside another key's latency, the index of seen events on this node and with Redis,
-//!   and standalone from HTTP until visible to SQL, with the rows written and the bytes an event takes;
+//!   standalone from HTTP until visible to SQL, with the rows written and the bytes an event takes, and
+//!   what heavy readers of SQL cost ingest there;
 //! - `ingest`: ingest alone, by connections, sizes of batches, compression and rates; `--flamegraph`
 //!   profiles it instead.
 //!
@@ -19,6 +20,7 @@ mod ingest;
 mod load;
 mod pairs;
 mod process;
+mod readers;
 mod report;
 mod server;
 mod standalone;
@@ -74,6 +76,15 @@ enum Suite {
         #[arg(long, default_value_t = 3)]
         pairs: u64,
     },
+    /// What eight heavy readers of SQL cost ingest in `standalone`
+    Readers {
+        /// The release binary
+        #[arg(long, default_value = "bin/chalkstream")]
+        binary: PathBuf,
+        /// Pairs of runs (quiet, with readers) whose median ratio is reported
+        #[arg(long, default_value_t = 3)]
+        pairs: u64,
+    },
     /// The index of seen events alone
     Index {
         /// A Redis server, to measure the index that nodes share
@@ -124,7 +135,12 @@ async fn main() -> Result<()> {
             sides.server.stop()?;
             flood::run(binary, kafka, folder.path(), pairs).await?;
             index::measure(folder.path(), redis.as_deref()).await?;
-            standalone::run(binary, folder.path(), events).await
+            standalone::run(binary, folder.path(), events).await?;
+            readers::run(binary, folder.path(), pairs).await
+        }
+        Suite::Readers { binary, pairs } => {
+            report::machine(&binary)?;
+            readers::run(&binary, folder.path(), pairs).await
         }
         Suite::Flood { parts, pairs } => {
             report::machine(&parts.binary)?;

@@ -66,6 +66,13 @@ impl Server {
         Ok(url.trim_start_matches("http://").trim_end_matches('/').to_owned())
     }
 
+    /// `127.0.0.1:port` of ClickHouse's HTTP interface.
+    pub(crate) fn sql_address(&self) -> Result<String> {
+        let url = self.runtime["clickhouse_url"].as_str();
+        let url = url.context("runtime.json has no clickhouse_url")?;
+        Ok(url.trim_start_matches("http://").trim_end_matches('/').to_owned())
+    }
+
     /// Runs a command of the binary on this folder; its JSON.
     pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value> {
         let output = Command::new(&self.binary)

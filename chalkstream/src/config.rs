@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use chalkstream_access::KeysOptions;
+use chalkstream_sql::ReaderLimits;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::telemetry::Telemetry;
@@ -108,12 +109,32 @@ pub(crate) struct ClickHouse {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) url: Option<url::Url>,
     pub(crate) listen: SocketAddr,
+    /// Memory of all readers of the embedded engine together; a quarter of the machine's where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reader_memory: Option<ByteSize>,
+    /// Temporary files of all readers of the embedded engine together.
+    pub(crate) reader_disk: ByteSize,
+    /// How long a reader's query may run on the embedded engine.
+    pub(crate) reader_timeout: Span,
     /// Who writes, on a server.
     pub(crate) user: String,
     #[serde(skip_serializing)]
     pub(crate) password: Option<Secret>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) password_file: Option<PathBuf>,
+}
+
+impl ClickHouse {
+    /// What readers of the embedded engine may use of the machine.
+    pub(crate) fn readers(&self) -> ReaderLimits {
+        let defaults = ReaderLimits::default();
+        let memory_bytes = self.reader_memory.map(|memory| memory.get() as u64);
+        ReaderLimits {
+            memory_bytes: memory_bytes.unwrap_or(defaults.memory_bytes),
+            disk_bytes: self.reader_disk.get() as u64,
+            timeout: self.reader_timeout.get(),
+        }
+    }
 }
 
 /// The archiver, from the log to the lake.
@@ -244,6 +265,9 @@ impl Default for ClickHouse {
         Self {
             url: None,
             listen: loopback(8123),
+            reader_memory: None,
+            reader_disk: ByteSize::mib(10 << 10),
+            reader_timeout: Span::secs(60),
             user: "default".to_owned(),
             password: None,
             password_file: None,
@@ -294,6 +318,7 @@ fn every_key_set() -> Config {
         },
         clickhouse: ClickHouse {
             url: url::Url::parse("http://127.0.0.1:8123").ok(),
+            reader_memory: Some(ByteSize::mib(4 << 10)),
             password_file: Some(PathBuf::from("password")),
             ..ClickHouse::default()
         },

@@ -15,7 +15,7 @@ use chalkstream_event_log::kafka::{KafkaLog, KafkaOptions};
 use chalkstream_event_log::seen::{LocalIndex, RedisOptions, SharedIndex};
 use chalkstream_event_log::spool::SpoolOptions;
 use chalkstream_event_log::{EventLog, Intake, SeenIndex};
-use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer};
+use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer, ReaderLimits};
 use chalkstream_stream_processors::first_seen::{FirstSeen, FirstSeenOptions};
 
 use crate::config::{Config, DedupKind, DedupOptions, LogKind};
@@ -185,11 +185,12 @@ pub(crate) fn open_lake(config: &Config, layout: &Layout) -> Result<Lake> {
 pub(crate) async fn embedded_clickhouse(
     folder: &DataFolder,
     listen: SocketAddr,
+    readers: ReaderLimits,
 ) -> Result<EmbeddedServer> {
     let layout = folder.layout();
     let credentials = Credentials::load_or_create(&layout.credentials())?;
     let data_dir = layout.clickhouse();
-    let options = EmbeddedOptions { data_dir, listen, credentials, library: None };
+    let options = EmbeddedOptions { data_dir, listen, credentials, library: None, readers };
     Ok(EmbeddedServer::start(options).await?)
 }
 

@@ -60,7 +60,8 @@ pub(crate) async fn with<T>(
             work(&Views::reader(&url, client.layout())?).await
         }
         Access::Ours(folder) => {
-            let engine = parts::embedded_clickhouse(&folder, parts::FREE_PORT).await?;
+            let readers = config.clickhouse.readers();
+            let engine = parts::embedded_clickhouse(&folder, parts::FREE_PORT, readers).await?;
             let worked = async {
                 // The folder may be new, or of an older version.
                 migrations::migrate(&engine.database()).await?;

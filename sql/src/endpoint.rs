@@ -35,14 +35,16 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use crate::engine::ReaderLimits;
 use crate::engine::{Engine, Role};
 use crate::migrations::Schema;
 use crate::{Credentials, Database, Error, Exception};
+use decode::Encoding;
 use encode::Encoder;
 use reply::Reply;
 use request::Ask;
 use session::Sessions;
-use upload::{Encoding, Spool, Upload};
+use upload::{Spool, Upload};
 
 /// Largest body of a reader, and of a form: statements alone.
 const STATEMENT_BODY_MAX: usize = 1 << 20;
@@ -60,6 +62,8 @@ pub struct EmbeddedOptions {
     pub credentials: Credentials,
     /// `libchdb.so`, if it is not to be looked for.
     pub library: Option<PathBuf>,
+    /// What readers may use of the machine.
+    pub readers: ReaderLimits,
 }
 
 /// The embedded ClickHouse with its HTTP interface. One a process at a time.
@@ -91,7 +95,7 @@ impl EmbeddedServer {
         options: EmbeddedOptions,
         views: Vec<String>,
     ) -> Result<Self, Error> {
-        let EmbeddedOptions { data_dir, listen, credentials, library } = options;
+        let EmbeddedOptions { data_dir, listen, credentials, library, readers } = options;
         let failed = |source| Error::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
@@ -99,7 +103,7 @@ impl EmbeddedServer {
         let password = &credentials.admin_password;
         let database = Database::new(&url, "admin", password, run::DATABASE)?.exclusive();
         let opened = tokio::task::spawn_blocking(move || {
-            Engine::open(&data_dir, library.as_deref(), &views)
+            Engine::open(&data_dir, library.as_deref(), &views, readers)
         });
         let engine = Arc::new(opened.await.map_err(|_panicked| Error::EngineClosed)??);
         let spool = Spool::open()?;

@@ -2,12 +2,14 @@
 //!
 //! In: statements with a [`Profile`] (who, which database, which settings). Out: whole results, or
 //! streams of pieces with back-pressure. Blocking calls run on tokio's blocking threads; writers
-//! and readers have separate lanes, so that slow analysts never hold up the application's inserts.
+//! and readers have separate lanes, so that slow analysts never hold up the application's inserts,
+//! and readers share a budget ([`Budget`]).
 //! Always true: a connection that ran for a profile is only used again for an equal profile, and
 //! only after statements that cannot change it; every connection is closed before
 //! [`Engine::close`] returns.
 //! Not here: HTTP (the endpoint), permission (the guard).
 
+mod budget;
 mod config;
 mod pool;
 
@@ -23,6 +25,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::libchdb::{self, Api, Connection, Output, Parameters};
 use crate::{Error, Exception};
+use budget::Budget;
+pub use budget::ReaderLimits;
+pub(crate) use budget::{Place, Share};
 pub(crate) use config::{SYSTEM_TABLES, is_view_name};
 use pool::Pool;
 pub(crate) use pool::{quote_name, set};
@@ -43,27 +48,25 @@ pub(crate) struct Profile {
     pub(crate) database: String,
     /// Settings in order of their names.
     pub(crate) settings: Vec<(String, String)>,
+    /// A reader's part of what readers have.
+    pub(crate) share: Share,
 }
 
 impl Profile {
     /// A profile without settings of its own.
     pub(crate) fn plain(role: Role, database: &str) -> Self {
-        Self { role, database: database.to_owned(), settings: Vec::new() }
+        Self { role, database: database.to_owned(), settings: Vec::new(), share: Share::LEAST }
     }
 }
 
 /// Statements that writers run at a time.
 const ADMIN_LANE: u32 = 16;
-/// Statements that readers run at a time.
-const READER_LANE: u32 = 8;
 /// Pieces of a stream that wait for a slow client.
 const STREAM_DEPTH: usize = 2;
 /// A client that takes nothing for so long loses its query.
 const CLIENT_STALL: Duration = Duration::from_secs(60);
 /// How long the queries that run at the end may take, before and after they are told to stop.
 const GRACE: Duration = Duration::from_secs(10);
-/// Seconds that a reader's query may run.
-pub(crate) const READER_QUERY_SECONDS: u64 = 300;
 
 /// The running engine.
 #[derive(Debug)]
@@ -72,7 +75,7 @@ pub(crate) struct Engine {
     arguments: Vec<String>,
     pool: Pool,
     admins: Arc<Semaphore>,
-    readers: Arc<Semaphore>,
+    readers: Budget,
     /// Held open so that the engine lives until [`Engine::close`].
     keeper: Mutex<Option<Connection>>,
     closing: AtomicBool,
@@ -89,6 +92,7 @@ impl Engine {
         folder: &Path,
         library: Option<&Path>,
         views: &[String],
+        readers: ReaderLimits,
     ) -> Result<Self, Error> {
         let api = libchdb::load(library)?;
         let file =
@@ -121,7 +125,7 @@ impl Engine {
             arguments,
             pool: Pool::default(),
             admins: Arc::new(Semaphore::new(ADMIN_LANE as usize)),
-            readers: Arc::new(Semaphore::new(READER_LANE as usize)),
+            readers: Budget::new(readers),
             keeper: Mutex::new(Some(keeper)),
             closing: AtomicBool::new(false),
             version: version.to_owned(),
@@ -139,10 +143,14 @@ impl Engine {
         &self.time_zone
     }
 
-    fn lane(&self, role: Role) -> &Arc<Semaphore> {
+    /// A place among those of a role that run. Writers wait for it, readers only so long.
+    pub(crate) async fn enter(&self, role: Role) -> Result<Place, Exception> {
         match role {
-            Role::Admin => &self.admins,
-            Role::Reader => &self.readers,
+            Role::Admin => {
+                let lane = Arc::clone(&self.admins).acquire_owned().await;
+                Ok(Place::without_share(lane.map_err(|_closed| shutting_down())?))
+            }
+            Role::Reader => self.readers.enter().await?.ok_or_else(shutting_down),
         }
     }
 
@@ -157,8 +165,11 @@ impl Engine {
         let mut connection = self.api.connect(&self.arguments, false).ok_or_else(|| {
             Exception::new(1002, "UNKNOWN_EXCEPTION", "ClickHouse opened no connection")
         })?;
-        for statement in pool::set_up(profile) {
+        for statement in pool::set_up(profile, &self.readers.limits) {
             connection.query(statement.as_bytes(), "Null", &[])?;
+        }
+        if profile.role == Role::Reader {
+            connection.limit_results(self.readers.limits.whole_result_bytes(profile.share));
         }
         Ok(connection)
     }
@@ -173,40 +184,36 @@ impl Engine {
         Ok(Leased { engine: Arc::clone(self), kept: Some((profile, connection)), reuse })
     }
 
-    /// Runs blocking work within a role's lane. The work holds its place in the lane, so that it
-    /// still counts when the client that waited for it is gone.
+    /// Runs blocking work in a place of its own.
     pub(crate) async fn offload<T: Send + 'static>(
         &self,
         role: Role,
         work: impl FnOnce() -> Result<T, Exception> + Send + 'static,
     ) -> Result<T, Exception> {
-        let lane = Arc::clone(self.lane(role));
-        let permit = lane.acquire_owned().await.map_err(|_closed| shutting_down())?;
+        let place = Arc::new(self.enter(role).await?);
+        self.offload_in(place, work).await
+    }
+
+    /// Runs blocking work in a place. The work holds it, so that it still counts when the client
+    /// that waited for it is gone.
+    pub(crate) async fn offload_in<T: Send + 'static>(
+        &self,
+        place: Arc<Place>,
+        work: impl FnOnce() -> Result<T, Exception> + Send + 'static,
+    ) -> Result<T, Exception> {
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
-            drop(permit);
+            drop(place);
             done
         });
         done.await.unwrap_or_else(|_panicked| Err(thread_died()))
-    }
-
-    /// One statement, whole, on the connection that `acquire` gives.
-    pub(crate) async fn query_on<C: DerefMut<Target = Connection>>(
-        &self,
-        role: Role,
-        acquire: impl FnOnce() -> Result<C, Exception> + Send + 'static,
-        sql: Vec<u8>,
-        format: String,
-        parameters: Vec<(String, Vec<u8>)>,
-    ) -> Result<Output, Exception> {
-        self.offload(role, move || acquire()?.query(&sql, &format, &parameters)).await
     }
 
     /// A SELECT, piece by piece, on the connection that `acquire` gives. It ends when the receiver
     /// is dropped.
     pub(crate) fn stream_on<C: DerefMut<Target = Connection>>(
         self: &Arc<Self>,
-        role: Role,
+        place: Arc<Place>,
         acquire: impl FnOnce() -> Result<C, Exception> + Send + 'static,
         sql: Vec<u8>,
         format: String,
@@ -222,7 +229,7 @@ impl Engine {
                 let mut connection = acquire()?;
                 worker.pump(&runtime, &mut connection, &sql, &format, &parameters, &pieces)
             };
-            if let Err(exception) = engine.offload(role, work).await {
+            if let Err(exception) = engine.offload_in(place, work).await {
                 send_or_forget(&sender, Err(exception)).await;
             }
         });
@@ -263,7 +270,7 @@ impl Engine {
             }
         }
         self.admins.close();
-        self.readers.close();
+        self.readers.lanes.close();
         self.pool.clear();
         let keeper = self.keeper.lock().take();
         if let Some(keeper) = keeper {
@@ -285,7 +292,7 @@ impl Engine {
 
     /// Waits until nothing runs in either lane. New work waits behind, and then finds it closed.
     async fn drain(&self) {
-        for (lane, all) in [(&self.admins, ADMIN_LANE), (&self.readers, READER_LANE)] {
+        for (lane, all) in [(&self.admins, ADMIN_LANE), (&self.readers.lanes, budget::LANES)] {
             if let Ok(permits) = lane.acquire_many(all).await {
                 drop(permits);
             }

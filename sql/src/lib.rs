@@ -21,6 +21,6 @@ mod statement;
 
 pub use credentials::Credentials;
 pub use database::Database;
-pub use endpoint::{EmbeddedOptions, EmbeddedServer};
+pub use endpoint::{EmbeddedOptions, EmbeddedServer, ReaderLimits};
 pub use error::{Error, Exception, Retry};
 pub use libchdb::{VERSION as LIBCHDB_VERSION, locate as locate_libchdb};

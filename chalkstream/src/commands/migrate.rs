@@ -35,7 +35,8 @@ pub(crate) async fn run(cx: Context) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Access::Ours(folder) => {
-            let engine = parts::embedded_clickhouse(&folder, parts::FREE_PORT).await?;
+            let readers = cx.config.clickhouse.readers();
+            let engine = parts::embedded_clickhouse(&folder, parts::FREE_PORT, readers).await?;
             let done = migrate(&engine.database(), &cx).await;
             engine.shutdown().await;
             done

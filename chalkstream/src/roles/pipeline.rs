@@ -152,7 +152,11 @@ impl Pipeline {
             }
             return Ok(database);
         }
-        let starting = parts::embedded_clickhouse(&self.folder, config.clickhouse.listen);
+        let starting = parts::embedded_clickhouse(
+            &self.folder,
+            config.clickhouse.listen,
+            config.clickhouse.readers(),
+        );
         let engine = self.background.hosting(starting).await?;
         let database = engine.database();
         self.engine = Some(engine);

@@ -143,7 +143,7 @@ pub(super) fn rejected(
 mod tests {
     use chalkstream_event_log::EventLog;
     use chalkstream_event_log::embedded::EmbeddedOptions;
-    use chalkstream_sql::migrations;
+    use chalkstream_sql::{ReaderLimits, migrations};
     use chalkstream_stream_processors::metrics::Metrics;
     use chalkstream_stream_processors::{RejectedOptions, RejectedWriter};
 
@@ -155,7 +155,9 @@ mod tests {
     async fn the_end_of_the_writer_of_rejected_events_is_noticed_or_told() {
         let root = tempfile::tempdir().unwrap();
         let folder = DataFolder::open(root.path()).await.unwrap();
-        let engine = parts::embedded_clickhouse(&folder, parts::FREE_PORT).await.unwrap();
+        let engine = parts::embedded_clickhouse(&folder, parts::FREE_PORT, ReaderLimits::default())
+            .await
+            .unwrap();
         migrations::migrate(&engine.database()).await.unwrap();
         let log = EmbeddedLog::open(EmbeddedOptions::new(folder.layout().log())).unwrap();
         let start = async || {

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use chalkstream_sql::{Credentials, EmbeddedOptions, EmbeddedServer};
+use chalkstream_sql::{Credentials, EmbeddedOptions, EmbeddedServer, ReaderLimits};
 
 use crate::support::{Environment, runtime, settings, wait_until};
 
@@ -20,6 +20,7 @@ fn child_that_serves() {
         listen: ([127, 0, 0, 1], 0).into(),
         credentials: Credentials::load_or_create(&folder.join("credentials.toml")).unwrap(),
         library: None,
+        readers: ReaderLimits::default(),
     };
     let server = runtime().block_on(EmbeddedServer::start(options)).unwrap();
     let draft = folder.join("url.new");

@@ -13,7 +13,36 @@ use flate2::{Decompress, FlushDecompress, Status};
 use lz4_flex::frame::FrameDecoder;
 use zstd::stream::raw::{Decoder as ZstdDecoder, InBuffer, Operation as _, OutBuffer};
 
-use super::upload::Encoding;
+use crate::Exception;
+
+/// `Content-Encoding` of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Identity,
+    Gzip,
+    Deflate,
+    Zstd,
+    Lz4,
+    Brotli,
+}
+
+impl Encoding {
+    pub(super) fn parse(name: &str) -> Result<Self, Exception> {
+        match name.trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => Ok(Self::Identity),
+            "gzip" | "x-gzip" => Ok(Self::Gzip),
+            "deflate" => Ok(Self::Deflate),
+            "zstd" => Ok(Self::Zstd),
+            "lz4" => Ok(Self::Lz4),
+            "br" => Ok(Self::Brotli),
+            other => Err(Exception::new(
+                89,
+                "UNKNOWN_COMPRESSION_METHOD",
+                format_args!("Content-Encoding `{other}`: use gzip, deflate, zstd, lz4 or br"),
+            )),
+        }
+    }
+}
 
 /// The body as it was before it was compressed.
 pub(super) fn decoder<R: BufRead + 'static>(

@@ -100,13 +100,15 @@ async fn as_reader(
         return Err(Exception::new(497, "ACCESS_DENIED", message));
     }
     let settings = reader_settings(job.ask.ordered_settings())?;
-    let profile = Profile { role: Role::Reader, database: DATABASE.to_owned(), settings };
-    let parameters = std::mem::take(&mut job.ask.parameters);
     let engine = &shared.engine;
+    let place = Arc::new(engine.enter(Role::Reader).await?);
+    let share = place.share();
+    let profile = Profile { role: Role::Reader, database: DATABASE.to_owned(), settings, share };
+    let parameters = std::mem::take(&mut job.ask.parameters);
     let guard_profile = Profile::plain(Role::Reader, DATABASE);
     let checker = Arc::clone(engine);
     let (sql, admitted, parameters) = engine
-        .offload(Role::Reader, move || {
+        .offload_in(Arc::clone(&place), move || {
             let mut connection = checker.lease(guard_profile, Reuse::Yes)?;
             let (sql, admitted) = admit(&mut connection, &text, &parameters)?;
             Ok((sql, admitted, parameters))
@@ -117,10 +119,11 @@ async fn as_reader(
     let lease = acquire(engine, profile.clone(), Reuse::Yes);
     if admitted == Admitted::Select && !needs_whole(&sql, &format, &profile.settings) {
         job.reply.shape = Shape::of(&format);
-        let pieces = engine.stream_on(Role::Reader, lease, sql, format, parameters);
+        let pieces = engine.stream_on(place, lease, sql, format, parameters);
         return job.reply.stream(pieces).await;
     }
-    let output = engine.query_on(Role::Reader, lease, sql, format, parameters).await?;
+    let query = move || lease()?.query(&sql, &format, &parameters);
+    let output = engine.offload_in(place, query).await?;
     job.reply.whole(output)
 }
 
@@ -138,14 +141,9 @@ fn reader_settings(settings: Vec<(String, String)>) -> Result<Vec<(String, Strin
             let message = format_args!("Cannot modify '{name}' setting in readonly mode");
             return Err(Exception::new(164, "READONLY", message));
         }
-        let limit = crate::engine::READER_QUERY_SECONDS;
-        match name.as_str() {
-            "readonly" => {}
-            "max_execution_time" => {
-                let within = value.parse::<u64>().ok().filter(|asked| (1..=limit).contains(asked));
-                kept.push((name, within.unwrap_or(limit).to_string()));
-            }
-            _ => kept.push((name, value)),
+        // Limits are tightened where the connection is set up.
+        if name != "readonly" {
+            kept.push((name, value));
         }
     }
     Ok(kept)
@@ -263,7 +261,8 @@ async fn as_admin(
     if streamed {
         job.reply.shape = Shape::of(&format);
         let lease = move || source.open();
-        let pieces = shared.engine.stream_on(Role::Admin, lease, text, format, parameters);
+        let place = Arc::new(shared.engine.enter(Role::Admin).await?);
+        let pieces = shared.engine.stream_on(place, lease, text, format, parameters);
         return job.reply.stream(pieces).await;
     }
     let work = move || {
@@ -380,7 +379,7 @@ impl Source {
             return Ok(Line::Session(lease));
         }
         let database = database.unwrap_or_else(|| DATABASE.to_owned());
-        let profile = Profile { role: Role::Admin, database, settings };
+        let profile = Profile { settings, ..Profile::plain(Role::Admin, &database) };
         Ok(Line::Pooled(engine.lease(profile, reuse)?))
     }
 }

@@ -17,7 +17,7 @@ use axum::body::Body;
 use http_body_util::BodyExt as _;
 use tempfile::{NamedTempFile, TempDir};
 
-use super::decode;
+use super::decode::{self, Encoding};
 use super::framing::BlockReader;
 use crate::{Error, Exception};
 
@@ -128,35 +128,6 @@ fn not_stored(error: &io::Error) -> Exception {
     }
     let message = format_args!("the request's body could not be kept: {error}");
     Exception::new(243, "NOT_ENOUGH_SPACE", message)
-}
-
-/// `Content-Encoding` of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
-    Identity,
-    Gzip,
-    Deflate,
-    Zstd,
-    Lz4,
-    Brotli,
-}
-
-impl Encoding {
-    pub(super) fn parse(name: &str) -> Result<Self, Exception> {
-        match name.trim().to_ascii_lowercase().as_str() {
-            "" | "identity" => Ok(Self::Identity),
-            "gzip" | "x-gzip" => Ok(Self::Gzip),
-            "deflate" => Ok(Self::Deflate),
-            "zstd" => Ok(Self::Zstd),
-            "lz4" => Ok(Self::Lz4),
-            "br" => Ok(Self::Brotli),
-            other => Err(Exception::new(
-                89,
-                "UNKNOWN_COMPRESSION_METHOD",
-                format_args!("Content-Encoding `{other}`: use gzip, deflate, zstd, lz4 or br"),
-            )),
-        }
-    }
 }
 
 /// A spooled body.

@@ -3,13 +3,11 @@
 use parking_lot::Mutex;
 
 use super::config::READER_ROLE;
-use super::{Profile, READER_QUERY_SECONDS, Role};
+use super::{Profile, ReaderLimits, Role};
 use crate::libchdb::Connection;
 
 /// More idle connections than this are closed, the longest idle first.
 const IDLE_MAX: usize = 24;
-/// Memory that a reader's query may use: the application runs in the same process.
-const READER_QUERY_BYTES: u64 = 4 << 30;
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
@@ -40,17 +38,13 @@ impl Pool {
 }
 
 /// The statements that make a new connection one of the profile's.
-pub(super) fn set_up(profile: &Profile) -> Vec<String> {
+pub(super) fn set_up(profile: &Profile, limits: &ReaderLimits) -> Vec<String> {
     let mut statements = vec![format!("USE {}", quote_name(&profile.database))];
-    statements.extend(set(&profile.settings));
     match profile.role {
-        Role::Admin => {}
+        Role::Admin => statements.extend(set(&profile.settings)),
         Role::Reader => {
-            // Limits first: behind `readonly = 1` nothing can be set any more.
-            if !profile.settings.iter().any(|(name, _)| name == "max_execution_time") {
-                statements.push(format!("SET max_execution_time = {READER_QUERY_SECONDS}"));
-            }
-            statements.push(format!("SET max_memory_usage = {READER_QUERY_BYTES}"));
+            // Settings first: behind `readonly = 1` nothing can be set any more.
+            statements.extend(set(&limits.tighten(profile.share, &profile.settings)));
             statements.push(format!("SET ROLE {READER_ROLE}"));
             statements.push("SET readonly = 1".to_owned());
         }
@@ -87,10 +81,11 @@ mod tests {
     #[test]
     fn a_reader_can_set_nothing_after_its_limits() {
         let mut profile = Profile::plain(Role::Reader, "chalk`stream");
-        profile.settings = vec![("max_threads".into(), "1' x".into())];
-        let statements = set_up(&profile);
+        profile.settings = vec![("extremes".into(), "1' x".into())];
+        let statements = set_up(&profile, &ReaderLimits::default());
         assert_eq!(statements[0], "USE `chalk\\`stream`");
-        assert_eq!(statements[1], "SET `max_threads` = '1\\' x'");
+        assert!(statements[1].starts_with("SET `extremes` = '1\\' x', "), "{statements:?}");
+        assert!(statements[1].contains("`max_memory_usage` = '"), "{statements:?}");
         assert_eq!(statements.last().unwrap(), "SET readonly = 1");
         assert!(statements.contains(&"SET ROLE chalkstream_reader".to_owned()));
     }

@@ -128,7 +128,7 @@ impl Api {
         if starts_engine {
             end_without_destructors();
         }
-        Some(Connection { api: Arc::clone(self), handle })
+        Some(Connection { api: Arc::clone(self), handle, result_max_bytes: usize::MAX })
     }
 }
 
@@ -136,6 +136,7 @@ impl Api {
 pub(crate) struct Connection {
     api: Arc<Api>,
     handle: *mut RawConnection,
+    result_max_bytes: usize,
 }
 
 // SAFETY: the engine keeps no thread-local state of a connection between calls (it makes a thread
@@ -162,6 +163,12 @@ pub(crate) struct Output {
 }
 
 impl Connection {
+    /// From now on a result, or a piece of one, that is larger is an error: it would be copied out
+    /// of what the engine counts.
+    pub(crate) fn limit_results(&mut self, max_bytes: usize) {
+        self.result_max_bytes = max_bytes;
+    }
+
     /// Runs one statement and waits for all of its result.
     pub(crate) fn query(
         &mut self,
@@ -244,10 +251,20 @@ impl Connection {
             self.destroy(result);
             return Err(exception);
         }
+        // SAFETY: the result is live.
+        let length = unsafe { (self.api.length)(result) };
+        if length > self.result_max_bytes {
+            self.destroy(result);
+            let message = format_args!(
+                "the result has {length} bytes, and {} may be made at once: ask for less, or in a \
+                 format that is sent row by row, such as JSONEachRow, CSV or Native",
+                self.result_max_bytes
+            );
+            return Err(Exception::new(396, "TOO_MANY_ROWS_OR_BYTES", message));
+        }
         // SAFETY: the result is live; its buffer is null or holds `length` bytes that live as long
         // as the result, and they are copied here.
         let output = unsafe {
-            let length = (self.api.length)(result);
             let buffer = (self.api.buffer)(result);
             let bytes = if length == 0 || buffer.is_null() {
                 Vec::new()

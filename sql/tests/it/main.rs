@@ -7,6 +7,7 @@
     reason = "helpers of tests, which may fail by panicking and speak on standard output"
 )]
 
+mod budget;
 mod clients;
 mod http;
 mod migrate;

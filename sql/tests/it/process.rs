@@ -5,7 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chalkstream_sql::migrations::migrate_to;
-use chalkstream_sql::{Credentials, EmbeddedOptions, EmbeddedServer, Error, locate_libchdb};
+use chalkstream_sql::{
+    Credentials, EmbeddedOptions, EmbeddedServer, Error, ReaderLimits, locate_libchdb,
+};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,6 +26,7 @@ fn child() {
             listen: "127.0.0.1:0".parse().unwrap(),
             credentials: Credentials::load_or_create(&folder.join("credentials.toml")).unwrap(),
             library: None,
+            readers: ReaderLimits::default(),
         };
         let server = EmbeddedServer::start(options).await.unwrap();
         // Both before the line that the parent waits for.
@@ -120,6 +123,7 @@ fn a_second_engine_in_one_process_is_refused() {
         listen: "127.0.0.1:0".parse().unwrap(),
         credentials: server.credentials.clone(),
         library: None,
+        readers: ReaderLimits::default(),
     };
     let error = server.run(EmbeddedServer::start(options)).unwrap_err();
     assert!(matches!(error, Error::EngineBusy { .. }), "{error}");
@@ -128,6 +132,7 @@ fn a_second_engine_in_one_process_is_refused() {
         listen: server.url.trim_start_matches("http://").parse().unwrap(),
         credentials: server.credentials.clone(),
         library: None,
+        readers: ReaderLimits::default(),
     };
     let error = server.run(EmbeddedServer::start(options)).unwrap_err();
     assert!(matches!(error, Error::Listen { .. }) && error.hint().is_some(), "{error}");

@@ -300,7 +300,7 @@ fn parameters_and_the_url_open_no_door() {
         server.ask(User::Reader, "SELECT getSetting('readonly')", &[("readonly", "0")]);
     assert_eq!(readonly, "1\n");
     let limit = "SELECT getSetting('max_execution_time')";
-    assert_eq!(server.ask(User::Reader, limit, &[("max_execution_time", "0")]).1, "300\n");
+    assert_eq!(server.ask(User::Reader, limit, &[("max_execution_time", "0")]).1, "60\n");
     assert_eq!(server.ask(User::Reader, limit, &[("max_execution_time", "5")]).1, "5\n");
 }
 

@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use chalkstream_sql::migrations::{Migration, Schema, View, migrate_to};
-use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer, locate_libchdb};
+use chalkstream_sql::{
+    Credentials, Database, EmbeddedOptions, EmbeddedServer, ReaderLimits, locate_libchdb,
+};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use tokio::runtime::Runtime;
 
@@ -62,6 +64,7 @@ fn start() -> Option<Fixture> {
         listen: "127.0.0.1:0".parse().unwrap(),
         credentials: credentials.clone(),
         library: Some(library),
+        readers: ReaderLimits::default(),
     };
     let (url, database) = runtime.block_on(async {
         let views = schema().public_views();

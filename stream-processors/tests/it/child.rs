@@ -9,7 +9,7 @@ use std::time::Duration;
 use chalkstream_event_log::EventLog;
 use chalkstream_event_log::blobs::BlobStore;
 use chalkstream_event_log::embedded::EmbeddedLog;
-use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer};
+use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer, ReaderLimits};
 use chalkstream_stream_processors::{
     FirstSeen, FirstSeenOptions, PartitionProgress, PartitionStatus, Processor, ProcessorHandle,
     ProcessorOptions, ProcessorTuning, Progress, RejectedHandle, RejectedOptions, RejectedWriter,
@@ -57,6 +57,7 @@ async fn start_server(root: &Path) -> EmbeddedServer {
         listen: ([127, 0, 0, 1], 0).into(),
         credentials: Credentials::load_or_create(&root.join("credentials.toml")).unwrap(),
         library: None,
+        readers: ReaderLimits::default(),
     })
     .await
     .unwrap()

@@ -14,7 +14,7 @@ use chalkstream_schemas::{
     Epoch, EventOutcome, LogOffset, OutcomeSeries, PartitionId, RejectReason, RejectedRecord,
     SchoolId, Timestamp,
 };
-use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer};
+use chalkstream_sql::{Credentials, Database, EmbeddedOptions, EmbeddedServer, ReaderLimits};
 use serde_json::{Value, json};
 
 use crate::events::event;
@@ -151,6 +151,7 @@ async fn run(root: &Path) {
         listen: ([127, 0, 0, 1], 0).into(),
         credentials: Credentials::load_or_create(&root.join("credentials.toml")).unwrap(),
         library: None,
+        readers: ReaderLimits::default(),
     })
     .await
     .unwrap();
