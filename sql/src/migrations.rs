@@ -205,7 +205,8 @@ async fn apply(db: &Database, schema: &Schema) -> Result<Report, Error> {
             applied_at DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'when its last statement ended',
             chalkstream_version String COMMENT 'the version that applied it'
          ) ENGINE = MergeTree ORDER BY name
-         SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
+         SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
+            min_rows_to_fsync_after_merge = 1, min_compressed_bytes_to_fsync_after_merge = 1
          COMMENT 'migrations that were applied'",
     )
     .await?;

@@ -9,6 +9,7 @@
 
 mod budget;
 mod clients;
+mod durable;
 mod http;
 mod migrate;
 mod parallel;
