@@ -7,6 +7,7 @@
 
 mod keys;
 mod load;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::{Table, Value};
 
+use super::secrets::is_secret;
 use super::{Config, every_key_set};
 
 /// Tables whose keys belong to someone else: librdkafka's properties, object_store's options.
 pub(crate) const OPEN_TABLES: [&str; 2] = ["log.kafka", "lake.options"];
 
-/// Keys whose values never stand in the configuration file.
+/// Keys of ours that the environment alone may set.
 pub(crate) const SECRETS: [&str; 1] = ["clickhouse.password"];
 
 /// Every key, dotted.
@@ -126,7 +127,7 @@ fn redact(table: &mut Table) {
         match value {
             Value::Table(inner) => redact(inner),
             _ if name.ends_with("_file") => {}
-            value if secret.iter().any(|part| name.contains(part)) => {
+            value if is_secret(&name) || secret.iter().any(|part| name.contains(part)) => {
                 *value = Value::String("***".to_owned());
             }
             _ => {}

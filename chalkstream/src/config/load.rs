@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::{Config, DedupKind, KeysHome, LogFormat, LogKind, RedisUrl, Secret, keys};
+use super::{Config, DedupKind, KeysHome, LogFormat, LogKind, RedisUrl, Secret, keys, secrets};
 
 /// What the environment may set: `CHALKSTREAM__INGEST__LISTEN` is `ingest.listen`.
 const ENVIRONMENT_PREFIX: &str = "CHALKSTREAM__";
@@ -50,10 +50,7 @@ impl ConfigError {
             Self::UnknownKey { nearest: None, .. } => {
                 "chalkstream.toml in the repository lists every key".to_owned()
             }
-            Self::SecretInFile { key, .. } => format!(
-                "set {}, or write it to a file and name that as `{key}_file`",
-                variable_of(key)
-            ),
+            Self::SecretInFile { key, .. } => instead_of(key),
             Self::PasswordFile { .. } => {
                 "`clickhouse.password_file` must name a file that this user can read".to_owned()
             }
@@ -65,7 +62,30 @@ impl ConfigError {
 }
 
 fn variable_of(key: &str) -> String {
+    let open = keys::OPEN_TABLES.iter().find_map(|open| {
+        let property = key.strip_prefix(open)?.strip_prefix('.')?;
+        Some(format!("{open}.{}", property.replace(['.', '-'], "_")))
+    });
+    let key = open.unwrap_or_else(|| key.to_owned());
     format!("{ENVIRONMENT_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// Where a secret goes that stood at `key` in the file.
+fn instead_of(key: &str) -> String {
+    let known = keys::known();
+    let in_file = format!("{key}_file");
+    if key.starts_with("ingest.jwt.") {
+        "name a file as `secret_file`, or a variable of the environment as `secret_env`".to_owned()
+    } else if key == "clickhouse.url" {
+        format!(
+            "set {}, and leave the password out of the address",
+            variable_of("clickhouse.password")
+        )
+    } else if known.contains(&in_file) {
+        format!("set {}, or write it to a file and name that as `{in_file}`", variable_of(key))
+    } else {
+        format!("set {} instead", variable_of(key))
+    }
 }
 
 /// Where the configuration comes from, to be read again.
@@ -129,7 +149,10 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
-        let message = error.to_string().trim_end().to_owned();
+        // Not the line itself: it may hold a secret.
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = 1 + before.matches('\n').count();
+        let message = format!("line {line}: {}", error.message().trim_end());
         ConfigError::Syntax { path: path.to_owned(), message }
     })?;
     flatten_open_tables(&mut table);
@@ -138,22 +161,10 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
         let nearest = keys::nearest(&key);
         return Err(ConfigError::UnknownKey { key, origin, nearest });
     }
-    for key in keys::SECRETS {
-        if lookup(&table, key).is_some() {
-            return Err(ConfigError::SecretInFile { key: key.to_owned(), origin });
-        }
+    match secrets::find(&table) {
+        Some(key) => Err(ConfigError::SecretInFile { key, origin }),
+        None => Ok(table),
     }
-    let url = table.get("ingest").and_then(|ingest| ingest.get("dedup")?.get("redis_url"));
-    let url = url.and_then(|url| RedisUrl::try_from(url.as_str()?.to_owned()).ok());
-    if url.is_some_and(|url| url.is_secret()) {
-        return Err(ConfigError::SecretInFile { key: "ingest.dedup.redis_url".to_owned(), origin });
-    }
-    Ok(table)
-}
-
-fn lookup<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
-    let (section, name) = key.rsplit_once('.')?;
-    table.get(section)?.as_table()?.get(name)
 }
 
 /// `sasl.password = "…"` under `[log.kafka]` is one property, not a table; numbers are text there.

@@ -167,6 +167,27 @@ fn secrets_are_refused_in_the_file_and_never_shown() {
         load_text("[clickhouse]\npassword = \"hunter2\"\n"),
         &["`clickhouse.password`", "CHALKSTREAM__CLICKHOUSE__PASSWORD"],
     );
+    check_refused(
+        load_text("[log.kafka]\nsasl.password = \"hunter2\"\n"),
+        &["`log.kafka.sasl.password`", "CHALKSTREAM__LOG__KAFKA__SASL_PASSWORD"],
+    );
+    check_refused(
+        load_text("[lake.options]\naws_secret_access_key = \"hunter2\"\n"),
+        &["`lake.options.aws_secret_access_key`", "LAKE__OPTIONS__AWS_SECRET_ACCESS_KEY"],
+    );
+    check_refused(
+        load_text("[clickhouse]\nurl = \"http://me:hunter2@h:1\"\n"),
+        &["`clickhouse.url`", "CHALKSTREAM__CLICKHOUSE__PASSWORD"],
+    );
+    check_refused(
+        load_text("[ingest.dedup]\nredis_url = \"redis://:hunter2@h:1/0\"\n"),
+        &["`ingest.dedup.redis_url`", "`ingest.dedup.redis_url_file`"],
+    );
+    for cut in ["password = \"hunter2", "password = hunter2", "password hunter2"] {
+        let error = load_text(&format!("[clickhouse]\n{cut}\n")).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+        assert!(error.to_string().contains("line 2"), "{error}");
+    }
     let config = load_environment(&[
         ("CHALKSTREAM__CLICKHOUSE__PASSWORD", "hunter2"),
         ("CHALKSTREAM__LAKE__OPTIONS__AWS_SECRET_ACCESS_KEY", "hunter2"),
