@@ -36,6 +36,12 @@ pub enum KeyError {
         /// What is wrong.
         message: String,
     },
+    /// A file that was read before is no longer there.
+    #[error("{} is gone; the keys that it held stay as they were", path.display())]
+    Gone {
+        /// Which file.
+        path: PathBuf,
+    },
     /// What is asked of a new key contradicts itself.
     #[error("no such key can be made: {message}")]
     Contradiction {
@@ -91,6 +97,9 @@ impl KeyError {
             Self::Io { .. } => "check that the data folder exists, is yours, and has free space",
             Self::Parse { .. } | Self::Invalid { .. } => {
                 "correct the file, or move it away and create new keys with `chalkstream keys create`"
+            }
+            Self::Gone { .. } => {
+                "put the file back from a copy; restart without it to begin with no keys"
             }
             Self::Contradiction { .. } => "`chalkstream keys create --help` explains the flags",
             Self::NoSuchKey { .. } => "list the keys with `chalkstream keys list`",

@@ -2,7 +2,8 @@
 //!
 //! Always true: readers see the old file or the new one; two writers take turns through
 //! `keys.toml.lock`, whose lock the system releases with its process, so nothing is stale after a
-//! crash; an unknown field or scope is an error, never ignored.
+//! crash; an unknown field or scope is an error, never ignored; a file that is gone or was cut takes no
+//! key away from a process that knew it.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -28,6 +29,9 @@ const HEADER: &str = "# Write keys of this Chalkstream. Written by `chalkstream 
 #[serde(deny_unknown_fields)]
 struct StoredFile {
     format: u32,
+    /// How many keys follow, so that a file that was cut is not taken for one with fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    count: Option<usize>,
     #[serde(default)]
     keys: Vec<StoredKey>,
 }
@@ -70,6 +74,12 @@ fn read(path: &Path) -> Result<Vec<(KeyInfo, Hash)>, KeyError> {
         let (path, key_id) = (path.to_owned(), "(all)".to_owned());
         return Err(KeyError::Invalid { path, key_id, message });
     }
+    let held = file.keys.len();
+    if let Some(count) = file.count.filter(|count| *count != held) {
+        let message = format!("it says `count = {count}` and holds {held}; was it cut?");
+        let (path, key_id) = (path.to_owned(), "(all)".to_owned());
+        return Err(KeyError::Invalid { path, key_id, message });
+    }
     let parse = |stored: StoredKey| {
         let key_id = stored.key_id.clone();
         let path = path.to_owned();
@@ -106,6 +116,9 @@ impl KeyFile {
         decide: impl FnOnce(&[(KeyInfo, Hash)]) -> Result<(Vec<Change>, T), KeyError>,
     ) -> Result<T, KeyError> {
         let mut locked = Locked::open(&self.path)?;
+        if self.is_gone(Fingerprint::of(&self.path)?) {
+            return Err(KeyError::Gone { path: self.path.clone() });
+        }
         let (changes, done) = decide(&locked.keys)?;
         for change in changes {
             locked.make(change);
@@ -122,6 +135,9 @@ impl KeyFile {
         if found.is_some() && *known == found {
             return Ok(false);
         }
+        if known.is_some() && found.is_none() {
+            return Err(KeyError::Gone { path: self.path.clone() });
+        }
         let keys = match found {
             Some(_) => read(&self.path)?,
             None => Vec::new(),
@@ -130,6 +146,11 @@ impl KeyFile {
         self.known.store(Arc::new(Snapshot::of(keys)));
         *known = found;
         Ok(changed)
+    }
+
+    /// Whether there was a file, and is none.
+    fn is_gone(&self, found: Option<Fingerprint>) -> bool {
+        found.is_none() && self.read.lock().is_some()
     }
 
     /// Reads the file again; trouble is said once, and kept until it is over.
@@ -204,8 +225,10 @@ impl Locked {
 
     /// Writes beside, syncs, renames, syncs the folder: a crash leaves the old file or the new one.
     fn commit(self) -> Result<(), KeyError> {
-        let keys = self.keys.iter().map(|(info, hash)| StoredKey::of(info, hash)).collect();
-        let body = toml::to_string(&StoredFile { format: FORMAT, keys })
+        let keys =
+            self.keys.iter().map(|(info, hash)| StoredKey::of(info, hash)).collect::<Vec<_>>();
+        let count = Some(keys.len());
+        let body = toml::to_string(&StoredFile { format: FORMAT, count, keys })
             .map_err(|source| KeyError::Encode { source })?;
         let beside = self.path.with_extension("toml.tmp");
         match std::fs::remove_file(&beside) {
