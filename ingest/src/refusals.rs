@@ -19,6 +19,10 @@ pub(crate) fn messages(tally: Tally, options: &IngestOptions) -> Vec<String> {
             "the school has used up its {} events of this day (UTC); send it again after Retry-After",
             limits.school_events_per_day
         ),
+        RefuseReason::TooManyUsers => format!(
+            "this publishable key has brought more than {} new users a minute; send it again after Retry-After",
+            limits.publishable_new_users_per_minute
+        ),
         RefuseReason::Unavailable => {
             "the event log cannot take it now; send it again after Retry-After".to_owned()
         }

@@ -71,6 +71,8 @@ reasons! {
         RateLimited = "rate_limited",
         /// The school's quota is used up.
         QuotaExceeded = "quota_exceeded",
+        /// A publishable key brings too many new users in too short a time.
+        TooManyUsers = "too_many_users",
         /// The log cannot take more now.
         Unavailable = "unavailable",
     }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | credential | requests, events, bytes in flight | the request is 429 |
 //! | learner | new events | the event is refused as `rate_limited` |
+//! | publishable key | new users | the event is refused as `too_many_users` |
 //! | school | new events of a day | the event is refused as `quota_exceeded` |
 //! | process | bytes in flight ([`crate::who::admission`]) | the request is 503 |
 //!
@@ -18,7 +19,7 @@
 //! their order; what the log did not take is given back.
 //! Not here: Redis ([`SchoolQuota`] is its place), HTTP.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -30,11 +31,13 @@ use crate::problem::{Problem, ProblemKind};
 use crate::who::credential::Credential;
 
 pub(crate) mod bucket;
+mod known;
 pub(crate) mod limit;
 pub(crate) mod options;
 pub(crate) mod quota;
 
 use bucket::{Buckets, Key, Rate};
+use known::Known;
 use limit::Limit;
 use options::LimitsOptions;
 use quota::{Day, SchoolQuota};
@@ -43,6 +46,8 @@ use quota::{Day, SchoolQuota};
 #[derive(Debug)]
 pub struct Limits {
     buckets: Buckets,
+    /// Users whom publishable keys have brought.
+    known: Known,
     quota: Arc<dyn SchoolQuota>,
     /// A clock that never steps.
     started: Instant,
@@ -55,6 +60,8 @@ pub struct Limits {
 pub struct HeldBack {
     /// Learners over their limit, with the number of events refused.
     learners: HashMap<Key, u64>,
+    /// Users whom their publishable key may not bring now.
+    new_users: HashSet<Key>,
     quota_exceeded: bool,
     /// How long to wait before what was refused can pass, if anything was.
     pub retry_after: Option<Duration>,
@@ -63,8 +70,14 @@ pub struct HeldBack {
 impl Limits {
     /// Nothing has been used yet.
     pub fn new(quota: Arc<dyn SchoolQuota>) -> Self {
-        let (buckets, started) = (Buckets::new(), Instant::now());
-        Self { buckets, quota, started, notices: Default::default(), hits: Default::default() }
+        Self {
+            buckets: Buckets::new(),
+            known: Known::default(),
+            quota,
+            started: Instant::now(),
+            notices: Default::default(),
+            hits: Default::default(),
+        }
     }
 
     /// What was refused for each limit since the start.
@@ -79,7 +92,12 @@ impl Limits {
         options: &LimitsOptions,
         credential: &Credential,
     ) -> Result<(), Problem> {
-        self.charge(Limit::CredentialEvents, options.credential_events(), 0, credential)?;
+        self.charge(
+            Limit::CredentialEvents,
+            options.credential_events(credential.publishable),
+            0,
+            credential,
+        )?;
         self.charge(Limit::CredentialRequests, options.credential_requests(), 1, credential)
     }
 
@@ -90,7 +108,7 @@ impl Limits {
         credential: &Credential,
         events: usize,
     ) -> Result<(), Problem> {
-        let rate = options.credential_events();
+        let rate = options.credential_events(credential.publishable);
         self.charge(Limit::CredentialEvents, rate, events as u64, credential)
     }
 
@@ -135,6 +153,19 @@ impl Limits {
         if let Some(rate) = learner_rate(options, credential) {
             verdicts = self.take_of_learners(rate, learners.clone(), held);
         }
+        if let Some(rate) = options.new_users().filter(|_| credential.publishable) {
+            verdicts.resize(learners.len(), None);
+            let passing =
+                verdicts.iter_mut().zip(learners.clone()).filter(|(verdict, _)| verdict.is_none());
+            let mut beyond = Vec::new();
+            for (verdict, user) in passing {
+                if !self.take_new_user(rate, credential, user, held) {
+                    *verdict = Some(RefuseReason::TooManyUsers);
+                    beyond.push(user);
+                }
+            }
+            self.give_back_learners(options, credential, &beyond);
+        }
         let quota = u64::from(options.school_events_per_day);
         if quota > 0 {
             verdicts.resize(learners.len(), None);
@@ -142,13 +173,16 @@ impl Limits {
             let granted = self.take_of_school(quota, credential, received_at, wanted, held).await;
             let passing =
                 verdicts.iter_mut().zip(learners).filter(|(verdict, _)| verdict.is_none());
-            let beyond = passing.skip(granted).map(|(verdict, learner)| {
+            let mut beyond = Vec::new();
+            for (verdict, learner) in passing.skip(granted) {
                 *verdict = Some(RefuseReason::QuotaExceeded);
-                learner
-            });
-            self.give_back_learners(options, credential, beyond);
+                beyond.push(learner);
+            }
+            self.give_back_learners(options, credential, &beyond);
         }
-        for reason in [RefuseReason::RateLimited, RefuseReason::QuotaExceeded] {
+        for reason in
+            [RefuseReason::RateLimited, RefuseReason::TooManyUsers, RefuseReason::QuotaExceeded]
+        {
             let count = verdicts.iter().filter(|verdict| **verdict == Some(reason)).count() as u64;
             if let (Some(limit), 1..) = (Limit::of(reason), count) {
                 self.refused(limit, count, Some(credential));
@@ -188,6 +222,34 @@ impl Limits {
         verdicts
     }
 
+    /// Whether a user of a publishable key is known, or may come now.
+    fn take_new_user(
+        &self,
+        rate: Rate,
+        credential: &Credential,
+        user: Key,
+        held: &mut HeldBack,
+    ) -> bool {
+        if held.new_users.contains(&user) {
+            return false;
+        }
+        let key = self.key(Limit::NewUsers, Some(credential));
+        let mut wait = Duration::ZERO;
+        let fits = self.known.or_admit(user, || {
+            self.buckets.with(key, self.now(), |bucket| {
+                let room = rate.room(*bucket, 1);
+                rate.take(bucket, room);
+                wait = rate.wait(*bucket, 1);
+                room > 0
+            })
+        });
+        if !fits {
+            held.new_users.insert(user);
+            held.retry_after = held.retry_after.max(Some(wait));
+        }
+        fits
+    }
+
     /// How many of the school's `wanted` events may pass.
     async fn take_of_school(
         &self,
@@ -218,7 +280,7 @@ impl Limits {
         learners: &[Key],
     ) {
         let events = learners.len() as u64;
-        self.give_back_learners(options, credential, learners.iter().copied());
+        self.give_back_learners(options, credential, learners);
         if options.school_events_per_day > 0 && events > 0 {
             let day = Day::of(received_at);
             self.quota.give_back(&credential.school_id, day, events).await;
@@ -254,12 +316,12 @@ impl Limits {
         &self,
         options: &LimitsOptions,
         credential: &Credential,
-        learners: impl Iterator<Item = Key>,
+        learners: &[Key],
     ) {
         let Some(rate) = learner_rate(options, credential) else { return };
         let now = self.now();
         for learner in learners {
-            self.buckets.with(learner, now, |bucket| rate.give_back(bucket, 1));
+            self.buckets.with(*learner, now, |bucket| rate.give_back(bucket, 1));
         }
     }
 

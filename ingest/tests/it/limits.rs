@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use chalkstream_access::{ByteSize, LimitsOptions, Scope, Span};
+use chalkstream_access::{ByteSize, Clock as _, Grant, LimitsOptions, Scope, Span};
 use chalkstream_event_log::Topic;
 use chalkstream_ingest::IngestOptions;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::harness::{LIMIT, Reply, Server, server, server_with, unacknowledged};
+use crate::harness::{LIMIT, Reply, Server, school, server, server_with, unacknowledged};
 
 /// As many a minute and at once, so that time passing in a test adds nothing.
 fn learner(events: u32) -> IngestOptions {
@@ -299,4 +299,60 @@ async fn one_credential_cannot_hold_all_bytes_in_flight() {
     let hits = "chalkstream_ingest_limit_hits_total{scope=\"credential\",limit=\"bytes\"}";
     assert_eq!(server.metric(hits).await, 1);
     server.check_conservation().await;
+}
+
+/// A key that anybody can read invents no learners without end, and takes little room for events.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publishable_key_has_limits_of_its_own() {
+    let server = server_with(limits(LimitsOptions {
+        publishable_events_per_second: 1,
+        publishable_new_users_per_minute: 3,
+        credential_burst: Span::secs(20),
+        ..LimitsOptions::default()
+    }))
+    .await;
+    let mut grant = Grant::new(school("lincoln"), &[Scope::EventsWrite]);
+    grant.publishable = true;
+    let (key, _info) = server.keys.issue(grant, None, server.clock.now()).unwrap();
+    let send = async |n: usize, users: &[&str]| {
+        let events = users.iter().map(|user| of(&server, user, n)).collect::<Vec<_>>();
+        server.send_as(key.reveal(), &json!(events)).await
+    };
+    let reply = send(0, &["ada", "bob", "ada", "cyd", "dan", "eve", "dan"]).await;
+    reply.check(200, [3, 1, 0, 3]);
+    let refused = reply.body["results"].as_array().unwrap().iter();
+    let refused = refused.filter(|result| result["reason"] == "too_many_users");
+    assert_eq!(refused.clone().count(), 3, "{reply:?}");
+    assert!(refused.clone().all(|result| result["scope"] == "credential"), "{reply:?}");
+    // Whom the key has brought is not new; a secret key has no such limit.
+    send(1, &["ada", "bob", "cyd"]).await.check(200, [3, 0, 0, 0]);
+    server.send(&of(&server, "dan", 0)).await.check(200, [1, 0, 0, 0]);
+    let hits = "chalkstream_ingest_limit_hits_total{scope=\"credential\",limit=\"new_users\"}";
+    assert_eq!(server.metric(hits).await, 2);
+    // Ten events are paid for, and twenty may come at once.
+    let many = vec!["ada"; 30];
+    send(2, &many).await.check(200, [1, 29, 0, 0]);
+    send(3, &["ada"]).await.check_problem(429, "rate-limited", "more events than it may");
+    let own = (0..50).map(|n| of(&server, "fay", n)).collect::<Vec<_>>();
+    server.send(&json!(own)).await.check(200, [50, 0, 0, 0]);
+    server.check_conservation().await;
+}
+
+/// The quota is the school's: no right of a key, and no other limit that is off, opens it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_holds_where_learners_have_no_limit() {
+    for learner_events_per_minute in [0, 1_000] {
+        let server = server_with(limits(LimitsOptions {
+            school_events_per_day: 3,
+            learner_events_per_minute,
+            ..LimitsOptions::default()
+        }))
+        .await;
+        let backfill = server.key_with(&[Scope::EventsBackfill]);
+        let events = (0..5).map(|n| of(&server, "ada", n)).collect::<Vec<_>>();
+        let reply = server.send_as(&backfill, &json!(events)).await;
+        reply.check(200, [3, 0, 0, 2]);
+        server.send(&of(&server, "bob", 0)).await.check(429, [0, 0, 0, 1]);
+        server.check_conservation().await;
+    }
 }

@@ -479,7 +479,7 @@ fn reasons_keep_their_public_names() {
                   in_future event_too_large id_conflict not_permitted unknown_user";
     assert_eq!(names.join(" "), public);
     let names: Vec<_> = RefuseReason::ALL.iter().map(|reason| reason.as_str()).collect();
-    assert_eq!(names, ["rate_limited", "quota_exceeded", "unavailable"]);
+    assert_eq!(names, ["rate_limited", "quota_exceeded", "too_many_users", "unavailable"]);
     for reason in RejectReason::ALL {
         assert_eq!(RejectReason::from_name(reason.as_str()), Some(*reason));
     }

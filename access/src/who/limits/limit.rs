@@ -15,6 +15,8 @@ pub enum Limit {
     LearnerEvents,
     /// `school_events_per_day`
     SchoolEvents,
+    /// `publishable_new_users_per_minute`
+    NewUsers,
     /// `ingest.max_in_flight`
     ProcessBytes,
 }
@@ -27,6 +29,7 @@ impl Limit {
         Self::CredentialBytes,
         Self::LearnerEvents,
         Self::SchoolEvents,
+        Self::NewUsers,
         Self::ProcessBytes,
     ];
 
@@ -36,15 +39,17 @@ impl Limit {
             Self::CredentialRequests => "requests",
             Self::CredentialEvents | Self::LearnerEvents | Self::SchoolEvents => "events",
             Self::CredentialBytes | Self::ProcessBytes => "bytes",
+            Self::NewUsers => "new_users",
         }
     }
 
     /// For whom.
     pub const fn scope(self) -> &'static str {
         match self {
-            Self::CredentialRequests | Self::CredentialEvents | Self::CredentialBytes => {
-                "credential"
-            }
+            Self::CredentialRequests
+            | Self::CredentialEvents
+            | Self::CredentialBytes
+            | Self::NewUsers => "credential",
             Self::LearnerEvents => "learner",
             Self::SchoolEvents => "school",
             Self::ProcessBytes => "process",
@@ -56,6 +61,7 @@ impl Limit {
         match reason {
             RefuseReason::RateLimited => Some(Self::LearnerEvents),
             RefuseReason::QuotaExceeded => Some(Self::SchoolEvents),
+            RefuseReason::TooManyUsers => Some(Self::NewUsers),
             RefuseReason::Unavailable => None,
         }
     }

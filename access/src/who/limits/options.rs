@@ -18,6 +18,11 @@ pub struct LimitsOptions {
     pub credential_requests_per_second: u32,
     /// Events of one credential, whatever becomes of them; above it the answer is 429.
     pub credential_events_per_second: u32,
+    /// Events of one publishable key, which anybody can read and use; above it the answer is 429.
+    pub publishable_events_per_second: u32,
+    /// Users that one publishable key may bring anew; above it an event is refused as
+    /// `too_many_users`.
+    pub publishable_new_users_per_minute: u32,
     /// How long a credential's unused requests and events are saved up.
     pub credential_burst: Span,
     /// The share of `ingest.max_in_flight` that one credential may hold, but at least one body;
@@ -37,6 +42,8 @@ impl Default for LimitsOptions {
         Self {
             credential_requests_per_second: 0,
             credential_events_per_second: 0,
+            publishable_events_per_second: 200,
+            publishable_new_users_per_minute: 1_000,
             credential_burst: Span::secs(10),
             credential_in_flight_percent: 75,
             learner_events_per_minute: 1_000,
@@ -52,9 +59,18 @@ impl LimitsOptions {
         Rate::new(count, Duration::from_secs(1), self.credential_burst.get())
     }
 
-    pub(super) fn credential_events(&self) -> Option<Rate> {
-        let count = self.credential_events_per_second;
+    pub(super) fn credential_events(&self, publishable: bool) -> Option<Rate> {
+        let of_publishable = if publishable { self.publishable_events_per_second } else { 0 };
+        let count = match (self.credential_events_per_second, of_publishable) {
+            (0, count) | (count, 0) => count,
+            (one, other) => one.min(other),
+        };
         Rate::new(count, Duration::from_secs(1), self.credential_burst.get())
+    }
+
+    pub(super) fn new_users(&self) -> Option<Rate> {
+        let minute = Duration::from_secs(60);
+        Rate::new(self.publishable_new_users_per_minute, minute, minute)
     }
 
     pub(super) fn learner_events(&self) -> Option<Rate> {
@@ -87,10 +103,30 @@ mod tests {
     }
 
     #[test]
+    fn a_publishable_key_has_limits_by_default_and_the_lower_one_holds() {
+        let rate = |of_all, of_publishable| {
+            let options = LimitsOptions {
+                credential_events_per_second: of_all,
+                publishable_events_per_second: of_publishable,
+                ..LimitsOptions::default()
+            };
+            [false, true].map(|publishable| options.credential_events(publishable))
+        };
+        let of = |count| Rate::new(count, Duration::from_secs(1), Duration::from_secs(10));
+        let default = LimitsOptions::default();
+        assert!(default.credential_events(false).is_none());
+        assert!(default.credential_events(true).is_some() && default.new_users().is_some());
+        assert_eq!(rate(0, 7), [None, of(7)]);
+        assert_eq!(rate(5, 7), [of(5), of(5)]);
+        assert_eq!(rate(9, 7), [of(9), of(7)]);
+        assert_eq!(rate(9, 0), [of(9), of(9)]);
+    }
+
+    #[test]
     fn zero_is_no_limit() {
         let off = LimitsOptions { learner_events_per_minute: 0, ..LimitsOptions::default() };
         assert!(off.learner_events().is_none());
-        assert!(off.credential_requests().is_none() && off.credential_events().is_none());
+        assert!(off.credential_requests().is_none() && off.credential_events(false).is_none());
         assert!(LimitsOptions::default().learner_events().is_some());
     }
 }
