@@ -57,7 +57,7 @@ impl Ingest {
         let metrics = Arc::new(Metrics::default());
         let reservations = Arc::new(Reservations::new());
         let admission = Admission::new(options.max_in_flight.get());
-        let tokens = Arc::new(Tokens::new(&options.jwt)?);
+        let tokens = Arc::new(Tokens::new(&options.jwt)?.with_max_age(options.max_token_age.get()));
         let limits = Arc::new(Limits::new(quota));
         let gate = Gate {
             keys,

@@ -34,6 +34,8 @@ pub struct IngestOptions {
     pub max_event: ByteSize,
     /// Oldest event taken from a key without `events:backfill`; older is `too_old`.
     pub max_age: Span,
+    /// The longest life of a token, from its `iat`, or until its `exp` where it has none; zero is any.
+    pub max_token_age: Span,
     /// How far ahead of the server's clock an event may be; further is `in_future`.
     pub max_future: Span,
     /// Decompressed bytes of all requests in flight; above it the answer is 503. Parsed and encoded
@@ -76,6 +78,7 @@ impl Default for IngestOptions {
             max_compressed_body: ByteSize::mib(10),
             max_event: ByteSize::kib(64),
             max_age: Span::days(400),
+            max_token_age: Span::days(1),
             max_future: Span::secs(600),
             max_in_flight: ByteSize::mib(256),
             max_connections: const { NonZeroUsize::new(10_000).expect("not zero") },
@@ -135,6 +138,7 @@ fixed! {
     keys,
     cors,
     jwt,
+    max_token_age,
     dedup,
 }
 

@@ -86,6 +86,7 @@ impl Gate {
                 | TokenError::UnknownKey
                 | TokenError::Signature
                 | TokenError::Expired { .. }
+                | TokenError::TooOld { .. }
                 | TokenError::NotYet { .. }
                 | TokenError::Audience { .. }
                 | TokenError::Claim { .. } => ProblemKind::InvalidToken,

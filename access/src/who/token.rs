@@ -9,6 +9,7 @@
 //! Not here: write keys (`keys`), HTTP (`gate`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chalkstream_schemas::Timestamp;
 use jsonwebtoken::{Algorithm, Validation, errors::ErrorKind};
@@ -35,6 +36,8 @@ const TRIED: usize = 8;
 #[derive(Debug, Default)]
 pub struct Tokens {
     issuers: Vec<Issuer>,
+    /// The longest life of a token; zero is any.
+    max_age: Duration,
 }
 
 #[derive(Debug)]
@@ -50,7 +53,14 @@ impl Tokens {
             let keyring = Arc::new(Keyring::new(options)?);
             Ok(Issuer { options: options.clone(), keyring })
         };
-        Ok(Self { issuers: options.iter().map(issuer).collect::<Result<_, _>>()? })
+        let issuers = options.iter().map(issuer).collect::<Result<_, _>>()?;
+        Ok(Self { issuers, max_age: Duration::ZERO })
+    }
+
+    /// Takes no token that lives longer than `max_age`; zero is any.
+    #[must_use]
+    pub fn with_max_age(self, max_age: Duration) -> Self {
+        Self { max_age, ..self }
     }
 
     /// Fetches keys now and again, from tasks that end with this.
@@ -81,7 +91,7 @@ impl Tokens {
         let (kid, algorithm) = issuer.header(token)?;
         let keys = issuer.keyring.find(kid.as_deref(), algorithm).await?;
         let claims = verified(token, algorithm, &keys)?;
-        claims::credential(&claims, &issuer.options, now).map(Arc::new)
+        claims::credential(&claims, &issuer.options, self.max_age, now).map(Arc::new)
     }
 
     /// Whose keys to check the token with. This much is read before it is believed.

@@ -1,5 +1,7 @@
 //! From the claims of a token to what it may do. Pure: the time is an argument.
 
+use std::time::Duration;
+
 use chalkstream_schemas::{SchoolId, Timestamp, UserId};
 use serde_json::{Map, Value};
 
@@ -14,9 +16,11 @@ type Claims = Map<String, Value>;
 pub(super) fn credential(
     claims: &Claims,
     options: &JwtOptions,
+    max_age: Duration,
     now: Timestamp,
 ) -> Result<Credential, TokenError> {
     check_times(claims, options, now)?;
+    check_age(claims, options, max_age, now)?;
     check_audience(claims, options)?;
     let scopes = scopes(claims, options)?;
     let learner = match scopes.contains(&Scope::EventsLearner) {
@@ -69,6 +73,30 @@ fn check_times(claims: &Claims, options: &JwtOptions, now: Timestamp) -> Result<
     match time(claims, "nbf")? {
         Some(at) if at > now.plus(leeway) => Err(TokenError::NotYet { at }),
         Some(_) | None => Ok(()),
+    }
+}
+
+/// A token that was stolen is of use no longer than `max_age`, whatever its issuer wrote into it.
+fn check_age(
+    claims: &Claims,
+    options: &JwtOptions,
+    max_age: Duration,
+    now: Timestamp,
+) -> Result<(), TokenError> {
+    if max_age.is_zero() {
+        return Ok(());
+    }
+    let leeway = options.leeway.get();
+    match (time(claims, "iat")?, time(claims, "exp")?) {
+        (Some(at), _) if at > now.plus(leeway) => Err(TokenError::NotYet { at }),
+        (Some(at), _) if at.plus(max_age).plus(leeway) <= now => {
+            Err(TokenError::TooOld { at, hours: max_age.as_secs().div_ceil(3_600) })
+        }
+        (None, Some(end)) if end > now.plus(max_age).plus(leeway) => Err(wrong(
+            "iat",
+            "is missing, and its `exp` is further away than tokens may live here (`ingest.max_token_age`)",
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -28,6 +28,10 @@ pub(crate) enum TokenError {
     Signature,
     #[error("the token expired at {at}; get a new one")]
     Expired { at: Timestamp },
+    #[error(
+        "the token was issued at {at}, and tokens live {hours} hours here at most (`ingest.max_token_age`); get a new one"
+    )]
+    TooOld { at: Timestamp, hours: u64 },
     #[error("the token is not valid before {at}; is the clock of its issuer right?")]
     NotYet { at: Timestamp },
     #[error("the token is for somebody else: its `aud` must hold {expected}")]

@@ -451,3 +451,35 @@ fn a_secret_is_not_in_what_is_shown_for_debugging() {
     let shown = format!("{tokens:?}");
     assert!(!shown.contains("a shared secret") && !shown.contains("97, 32, 115"), "{shown}");
 }
+
+/// Whatever its issuer wrote into it: a stolen token is of use for a day at most.
+#[tokio::test]
+async fn a_token_has_a_longest_life() {
+    let folder = tempfile::tempdir().unwrap();
+    let day = Duration::from_secs(86_400);
+    let tokens = Tokens::new(&[shared(&folder)]).unwrap().with_max_age(day);
+    let check = async |iat: Option<i64>, exp: i64, expected: Option<&str>| {
+        let mut claims = claims();
+        claims["exp"] = json!(NOW + exp);
+        match iat {
+            Some(iat) => claims["iat"] = json!(NOW + iat),
+            None => drop(claims.as_object_mut().unwrap().remove("iat")),
+        }
+        let result = tokens.verify(&hs256(SECRET, &claims), Timestamp::from_ms(NOW * 1000)).await;
+        let said = result.err().map(|error| error.to_string());
+        let fits = match (&said, expected) {
+            (None, None) => true,
+            (Some(said), Some(part)) => said.contains(part),
+            _ => false,
+        };
+        assert!(fits, "{iat:?} {exp}: {said:?}");
+    };
+    let year = 365 * 86_400;
+    check(Some(-10), 300, None).await;
+    check(Some(-10), year, None).await;
+    check(Some(-86_000), year, None).await;
+    check(Some(-86_500), year, Some("max_token_age")).await;
+    check(Some(3_600), year, Some("not valid before")).await;
+    check(None, 86_000, None).await;
+    check(None, year, Some("`iat` is missing")).await;
+}
