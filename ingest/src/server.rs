@@ -49,6 +49,7 @@ impl Ingest {
         let options = app.options.get();
         app.gate.follow(KEYS_EVERY);
         let port = Port {
+            name: "ingest",
             router: self.router(),
             max_connections: options.max_connections,
             idle_max: Arc::clone(&app.idle_max),

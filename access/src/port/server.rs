@@ -59,6 +59,8 @@ impl StartError {
 /// What is served on a port, and how.
 #[derive(Clone, Debug)]
 pub struct Port {
+    /// What log lines call it.
+    pub name: &'static str,
     /// Every route.
     pub router: Router,
     /// Most open connections; above it new ones wait to be accepted.
@@ -95,7 +97,14 @@ impl Port {
     pub fn serve(self, listener: TcpListener) -> std::io::Result<RunningPort> {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
+        let name = self.name;
         let (tls, connections) = (self.tls.get().is_some(), self.connections.clone());
+        if !tls && !address.ip().to_canonical().is_loopback() {
+            tracing::warn!(
+                %address,
+                "{name} listens beyond this machine without TLS: keys, tokens and data pass in clear; turn TLS on, or listen on 127.0.0.1 behind a proxy that speaks it"
+            );
+        }
         let accepting = tokio::spawn(self.accept(listener, stopped));
         Ok(RunningPort { address, tls, connections, stop, accepting })
     }

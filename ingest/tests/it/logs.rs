@@ -104,12 +104,18 @@ async fn meet_every_trouble() {
     }
     assert!(over_the_limit > 100, "{over_the_limit}");
     server.check_conservation().await;
+    let open = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+    drop(server.ingest.start(open).unwrap());
 
     let lines = String::from_utf8(lines.0.lock().clone()).unwrap();
     println!("{lines}");
     assert!(lines.contains("ingest is listening") && lines.contains("ERROR"), "{lines}");
     assert!(!lines.contains(PRIVATE), "{lines}");
     assert!(!lines.contains(&server.key), "{lines}");
+    let in_clear = lines.lines().filter(|line| line.contains("without TLS")).collect::<Vec<_>>();
+    // Not the server's own port, which this machine alone reaches.
+    let [in_clear] = in_clear.as_slice() else { panic!("{in_clear:?}") };
+    assert!(in_clear.contains("WARN") && in_clear.contains("0.0.0.0"), "{in_clear}");
     let told = lines.lines().filter(|line| line.contains("over a limit")).collect::<Vec<_>>();
     for scope in ["learner", "credential"] {
         let of_scope = told.iter().filter(|line| line.contains(&format!("scope=\"{scope}\"")));
