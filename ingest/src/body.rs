@@ -130,6 +130,30 @@ async fn stream(
             });
         }
     }
+    finish(decoder, encoding, options)
+}
+
+/// Undoes the compression of what is there as a whole, within the limits of a body.
+pub(crate) fn unpack(
+    packed: &[u8],
+    encoding: Encoding,
+    permit: Permit,
+    options: &IngestOptions,
+) -> Result<Read, Problem> {
+    let max_bytes = options.max_body.get();
+    let sink = Sink { bytes: Vec::new(), max_bytes, permit, stop: None };
+    let mut decoder = Decoder::new(encoding, sink).map_err(|error| broken(encoding, &error))?;
+    if let Err(error) = decoder.write(packed) {
+        return Err(match decoder.stop() {
+            Some(stop) => stop.problem(options),
+            None => broken(encoding, &error),
+        });
+    }
+    finish(decoder, encoding, options)
+}
+
+/// The end of a body.
+fn finish(decoder: Decoder, encoding: Encoding, options: &IngestOptions) -> Result<Read, Problem> {
     match decoder.finish() {
         Ok(sink) => Ok(Read { bytes: Bytes::from(sink.bytes), permit: sink.permit }),
         Err((Some(stop), _)) => Err(stop.problem(options)),

@@ -34,6 +34,7 @@ use crate::routes::events::{EventResult, known_results, results, status as http_
 
 pub(crate) mod health;
 mod metered;
+mod packed;
 mod status;
 
 #[expect(
@@ -82,9 +83,10 @@ pub(crate) async fn ingestion(State(app): State<Arc<App>>, request: HttpRequest)
     };
     let streams = parts.uri.path().ends_with("/IngestStream");
     let room = Room::new(&app, Arc::clone(&options), Arc::clone(&credential), streams);
+    let body = Metered::new(body, &parts.headers, room.clone());
     let headers = parts.headers.clone();
-    parts.extensions.insert(Call { headers, credential, room: room.clone() });
-    let request = HttpRequest::from_parts(parts, Metered::new(body, room));
+    parts.extensions.insert(Call { headers, credential, room });
+    let request = HttpRequest::from_parts(parts, body);
     let mut server = EventIngestionServer::new(Ingestion { app })
         .accept_compressed(Gzip)
         .accept_compressed(Zstd)

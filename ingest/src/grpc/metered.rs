@@ -13,14 +13,16 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use chalkstream_access::{Credential, Door, Full, Permit, Problem, ProblemKind};
+use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
+use super::packed::Packed;
 use super::status;
 use crate::app::App;
-use crate::body::Stop;
+use crate::body::{self, Encoding, Stop};
 use crate::options::IngestOptions;
 
 /// How soon a stream looks again whether there is room for its next message.
@@ -101,6 +103,16 @@ impl Room {
         })
     }
 
+    /// A message of the call without its compression; its permit covers it then.
+    fn unpack(&self, packed: &[u8], encoding: Encoding) -> Result<Bytes, Problem> {
+        let permit = self.permit(0)?;
+        let read = body::unpack(packed, encoding, permit, &self.options);
+        let read =
+            read.inspect_err(|problem| self.app.limits.reached(problem, Some(&self.credential)))?;
+        self.message.lock().permit = Some(read.permit);
+        Ok(read.bytes)
+    }
+
     /// Whether nothing of the next message of a stream has come yet.
     fn between_messages(&self) -> bool {
         self.streams && self.message.lock().bytes == 0
@@ -132,16 +144,28 @@ type Drained = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) struct Metered {
     body: Body,
     room: Room,
+    /// How its messages are made plain, if they come compressed.
+    packed: Option<Packed>,
     timer: Pin<Box<Sleep>>,
     drained: Drained,
 }
 
 impl Metered {
-    pub(super) fn new(body: Body, room: Room) -> Self {
+    pub(super) fn new(body: Body, headers: &HeaderMap, room: Room) -> Self {
+        let packed = Packed::of(headers, room.options.max_body.get());
         let lifecycle = room.app.lifecycle.clone();
         let drained = Box::pin(async move { lifecycle.drained().await });
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Self { body, room, timer, drained }
+        Self { body, room, packed, timer, drained }
+    }
+
+    /// Counts what came, and makes it plain.
+    fn take(&mut self, frame: Frame<Bytes>) -> Result<Option<Frame<Bytes>>, Problem> {
+        let Some(data) = frame.data_ref() else { return Ok(Some(frame)) };
+        self.room.add(data.len())?;
+        let Some(packed) = &mut self.packed else { return Ok(Some(frame)) };
+        let plain = packed.push(data, |message, encoding| self.room.unpack(message, encoding))?;
+        Ok((!plain.is_empty()).then(|| Frame::data(plain)))
     }
 
     /// Pending until `at`, when it is polled again; ready if that is now.
@@ -178,26 +202,30 @@ impl HttpBody for Metered {
                 return Poll::Pending;
             }
         }
-        match Pin::new(&mut this.body).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                match this.room.add(bytes) {
-                    Ok(()) => Poll::Ready(Some(Ok(frame))),
+        loop {
+            return match Pin::new(&mut this.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match this.take(frame) {
+                    // Of a message that is not whole yet.
+                    Ok(None) => continue,
+                    Ok(Some(frame)) => Poll::Ready(Some(Ok(frame))),
                     Err(problem) => failed(&problem),
+                },
+                Poll::Ready(Some(Err(error))) => {
+                    let status = Status::cancelled(format!("the call broke off: {error}"));
+                    Poll::Ready(Some(Err(status)))
                 }
-            }
-            Poll::Ready(Some(Err(error))) => {
-                let status = Status::cancelled(format!("the call broke off: {error}"));
-                Poll::Ready(Some(Err(status)))
-            }
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => {
-                let (deadline, problem) = this.room.deadline();
-                match this.wait_until(deadline, cx) {
-                    Poll::Ready(()) => failed(&problem),
-                    Poll::Pending => Poll::Pending,
+                Poll::Ready(None) => {
+                    let rest = this.packed.as_mut().and_then(Packed::rest);
+                    Poll::Ready(rest.map(|rest| Ok(Frame::data(rest))))
                 }
-            }
+                Poll::Pending => {
+                    let (deadline, problem) = this.room.deadline();
+                    match this.wait_until(deadline, cx) {
+                        Poll::Ready(()) => failed(&problem),
+                        Poll::Pending => Poll::Pending,
+                    }
+                }
+            };
         }
     }
 }

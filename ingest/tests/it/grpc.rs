@@ -9,9 +9,11 @@ use chalkstream_ingest::IngestOptions;
 use chalkstream_schemas::proto::events::v1::{
     AnswerSubmitted, EventBatch, LearningEvent, learning_event::Payload,
 };
+use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use prost_types::{Any, Timestamp};
 use serde_json::json;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
@@ -21,7 +23,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::compress::{Compress, gzip, zstd};
 use crate::harness::{LIMIT, Server, server, server_with, unacknowledged};
+use crate::transport::http2_client;
 
 #[expect(unreachable_pub, clippy::allow_attributes_without_reason, reason = "generated")]
 mod proto {
@@ -143,6 +147,43 @@ async fn messages_may_be_compressed() {
         let answer = client.ingest_batch(signed(&server.key, sent)).await.unwrap();
         assert_eq!(tally(answer.get_ref()), [50, 0, 0, 0]);
     }
+    server.check_conservation().await;
+}
+
+/// tonic alone would read the first member and answer as if it were all.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_member_of_a_compressed_message_is_read() {
+    let server = server().await;
+    let call = async |encoding: &str, message: Vec<u8>| {
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let request =
+            hyper::Request::post(server.url("/chalkstream.ingest.v1.EventIngestion/IngestBatch"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .header("grpc-encoding", encoding)
+                .header("authorization", format!("Bearer {}", server.key))
+                .body(Full::from([&[1][..], &length, &message].concat()))
+                .unwrap();
+        let stream = TcpStream::connect(server.address()).await.unwrap();
+        let response = http2_client(stream).await.send_request(request).await.unwrap();
+        let status = response.headers().get("grpc-status").cloned();
+        (status, response.into_body().collect().await.unwrap().to_bytes())
+    };
+    for (encoding, compress) in [("gzip", gzip as Compress), ("zstd", zstd)] {
+        // Two messages, one after the other, are one with the events of both.
+        let members: Vec<Vec<u8>> =
+            (0..2).map(|_| compress(&batch(vec![fresh(&server)]).encode_to_vec())).collect();
+        let (status, answer) = call(encoding, members.concat()).await;
+        assert_eq!(status, None, "{encoding}");
+        let answer = IngestBatchResponse::decode(answer.slice(5..)).unwrap();
+        assert_eq!(tally(&answer), [2, 0, 0, 0], "{encoding}");
+        for rest in [&b"\0"[..], b"rest", &members[0][..members[0].len() - 1]] {
+            let (status, answer) = call(encoding, [&members[1][..], rest].concat()).await;
+            let invalid = (Code::InvalidArgument as i32).to_string();
+            assert_eq!(status.unwrap().to_str().unwrap(), invalid, "{encoding}: {answer:?}");
+        }
+    }
+    assert_eq!(server.books().received, 4);
     server.check_conservation().await;
 }
 

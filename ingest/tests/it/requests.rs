@@ -119,12 +119,11 @@ async fn damaged_compression_is_a_400() {
             "broken-compression",
             "",
         );
-        let trailing = [packed, b"garbage".to_vec()].concat();
-        server.send_bytes(&[JSON, header], trailing).await.check_problem(
-            400,
-            "broken-compression",
-            "",
-        );
+        for rest in [&b"\0"[..], b"x", b"garbage", &packed[..packed.len() - 1]] {
+            let trailing = [&packed[..], rest].concat();
+            let reply = server.send_bytes(&[JSON, header], trailing).await;
+            reply.check_problem(400, "broken-compression", "");
+        }
     }
     // A window that would cost 128 MiB.
     let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();

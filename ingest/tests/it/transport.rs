@@ -40,7 +40,7 @@ async fn answer(response: hyper::Response<hyper::body::Incoming>) -> (u16, Value
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
-async fn http2_client(
+pub(crate) async fn http2_client(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> http2::SendRequest<Full<Bytes>> {
     let (sender, connection) =
