@@ -5,6 +5,7 @@
 mod cli;
 mod clickhouse;
 mod credentials;
+mod data;
 mod faults;
 mod folders;
 mod kill9;

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::Read;
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::Path;
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::data::private_data;
 use crate::support::{self, Running};
 
 /// Bayesian Knowledge Tracing as the formulas have it (Corbett & Anderson 1995, with forgetting).
@@ -74,7 +77,8 @@ struct DegenerateRow {
 /// row of `attempts`.
 #[test]
 fn mastery_through_the_pipeline_equals_the_exact_filter() {
-    let Some(folder) = test_data("bkt_filter") else { return };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../stream-processors/core/tests/data/bkt_filter");
     let rows: Vec<FilterRow> = read_csv(&std::fs::read(folder.join("filter_table.csv")).unwrap());
     let degenerate: Vec<DegenerateRow> =
         read_csv(&std::fs::read(folder.join("filter_degenerate.csv")).unwrap());
@@ -155,16 +159,46 @@ struct AnswerRow {
     correct: u8,
 }
 
-/// ASSISTments 2009: 325,589 graded answers, recomputed from `events` in log order, bit for bit.
+/// ASSISTments 2009: 325,589 graded answers.
 #[test]
 fn mastery_of_assist2009_is_bit_for_bit_a_plain_recomputation_in_log_order() {
-    let Some(folder) = test_data("assist2009") else { return };
+    let Some(folder) = private_data("assist2009") else { return };
     let mut text = Vec::new();
     let file = std::fs::File::open(folder.join("interactions.csv.gz")).unwrap();
     flate2::read::GzDecoder::new(file).read_to_end(&mut text).unwrap();
     let answers: Vec<AnswerRow> = read_csv(&text);
     assert_eq!(answers.len(), 325_589);
+    mastery_is_a_plain_recomputation(&answers);
+}
 
+/// The same with generated answers of the same shape: learners take turns, each learns with practice.
+#[test]
+fn mastery_of_generated_answers_is_bit_for_bit_a_plain_recomputation_in_log_order() {
+    let mut random = StdRng::seed_from_u64(2009);
+    let mut orders = [0_u32; 300];
+    let mut practised: BTreeMap<(usize, u32), u32> = BTreeMap::new();
+    let answers: Vec<AnswerRow> = (0..40_000)
+        .map(|_| {
+            let learner = random.random_range(0..orders.len());
+            let skill = random.random_range(0..40_u32);
+            let opportunities = practised.entry((learner, skill)).or_default();
+            let known = 1.0 - 0.8 * 0.9_f64.powi(i32::try_from(*opportunities).unwrap());
+            *opportunities += 1;
+            orders[learner] += random.random_range(1..100_u32);
+            AnswerRow {
+                user_id: format!("learner-{learner}"),
+                order: orders[learner],
+                problem_id: format!("{skill}-{}", random.random_range(0..20_u32)),
+                skill_id: format!("skill-{skill}"),
+                correct: u8::from(random.random_bool(0.1 + 0.8 * known)),
+            }
+        })
+        .collect();
+    mastery_is_a_plain_recomputation(&answers);
+}
+
+/// Sends the answers and recomputes them from `events` in log order, bit for bit.
+fn mastery_is_a_plain_recomputation(answers: &[AnswerRow]) {
     let folder = tempfile::tempdir().unwrap();
     let pipeline = Running::start(&folder.path().join("data"));
     let start = chrono::DateTime::from_timestamp(1_252_000_000, 0).unwrap();
@@ -252,25 +286,6 @@ fn send(pipeline: &Running, events: &[Value]) {
             assert_eq!(answer["accepted"].as_u64(), u64::try_from(batch.len()).ok(), "{answer}");
         }
     });
-}
-
-/// A folder of the test data; without it the test fails, or is skipped where that was asked for.
-fn test_data(name: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("CHALKSTREAM_TEST_DATA").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
-    let folder = root.join(name);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    assert!(
-        std::env::var_os("CHALKSTREAM_ALLOW_SKIP").is_some(),
-        "test data {} is missing; set CHALKSTREAM_TEST_DATA to the folder that holds {name}",
-        folder.display()
-    );
-    println!("skipped: test data {} is missing", folder.display());
-    None
 }
 
 fn read_csv<T: serde::de::DeserializeOwned>(text: &[u8]) -> Vec<T> {

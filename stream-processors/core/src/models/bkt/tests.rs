@@ -1,26 +1,12 @@
 //! The forward filter against tables computed in exact rational arithmetic.
 
-use std::path::PathBuf;
-
 use super::*;
 
-fn table(name: &str) -> Option<Vec<csv::StringRecord>> {
-    let folder = std::env::var_os("CHALKSTREAM_TEST_DATA").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
-        PathBuf::from,
-    );
-    let path = folder.join("bkt_filter").join(name);
-    match csv::Reader::from_path(&path) {
-        Ok(mut reader) => Some(reader.records().map(Result::unwrap).collect()),
-        Err(error) if std::env::var_os("CHALKSTREAM_ALLOW_SKIP").is_some() => {
-            println!("skipped: {} ({error})", path.display());
-            None
-        }
-        Err(error) => panic!(
-            "{} cannot be read ({error}); set CHALKSTREAM_TEST_DATA, or CHALKSTREAM_ALLOW_SKIP=1",
-            path.display()
-        ),
-    }
+/// A table of `tests/data/bkt_filter`, made for this project.
+fn table(name: &str) -> Vec<csv::StringRecord> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/bkt_filter/");
+    let mut reader = csv::Reader::from_path(format!("{folder}{name}")).unwrap();
+    reader.records().map(Result::unwrap).collect()
 }
 
 fn number(record: &csv::StringRecord, at: usize) -> f64 {
@@ -44,7 +30,7 @@ fn close(found: f64, expected: f64, record: &csv::StringRecord) {
 
 #[test]
 fn every_row_of_the_filter_table_is_met() {
-    let Some(rows) = table("filter_table.csv") else { return };
+    let rows = table("filter_table.csv");
     assert_eq!(rows.len(), 8 * 64 * 6);
     let mut known = Known::new(0.0);
     for row in &rows {
@@ -63,7 +49,7 @@ fn every_row_of_the_filter_table_is_met() {
 
 #[test]
 fn an_impossible_answer_leaves_the_probability_and_learning_goes_on() {
-    let Some(rows) = table("filter_degenerate.csv") else { return };
+    let rows = table("filter_degenerate.csv");
     assert!(!rows.is_empty());
     for row in &rows {
         let (bkt, correct) = (parameters(row), &row[6] == "1");
