@@ -18,7 +18,9 @@ pub(crate) fn private_data(name: &str) -> Option<PathBuf> {
         return Some(folder);
     }
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    let line = format!("skipped: {test}: {name} may not ship with the project, and CHALKSTREAM_TEST_DATA is not set\n");
+    let line = format!(
+        "skipped: {test}: {name} may not ship with the project, and CHALKSTREAM_TEST_DATA is not set\n"
+    );
     print!("{line}");
     if let Some(path) = std::env::var_os("CHALKSTREAM_SKIPPED") {
         let file = std::fs::OpenOptions::new().append(true).create(true).open(path);

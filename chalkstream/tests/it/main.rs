@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![expect(clippy::print_stdout, reason = "tests say their seeds and what was skipped")]
 
+mod architecture;
 mod cli;
 mod clickhouse;
 mod credentials;
@@ -23,4 +24,3 @@ mod roles_alone;
 mod secrets;
 mod support;
 mod telemetry;
-mod unsafe_code;

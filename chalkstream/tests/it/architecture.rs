@@ -31,7 +31,7 @@ fn files(folder: &Path, end: &str, found: &mut Vec<PathBuf>) {
 
 /// The compiler refuses unsafe code wherever the lint is not expected, so who names the lint is all.
 #[test]
-fn unsafe_code_is_only_where_the_architecture_lists_it_with_its_reason() {
+fn unsafe_is_only_where_the_architecture_lists_it_with_its_reason() {
     let root = root();
     let manifest = text(&root.join("Cargo.toml"));
     assert!(manifest.contains(&format!("{LINT} = \"deny\"")), "the workspace does not deny it");
