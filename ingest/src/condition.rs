@@ -3,7 +3,7 @@
 //! In: how the log's intake and the index of seen events are doing. Out: what `/readyz` says.
 //! Always true: `Unready` only where an event sent now would be refused for want of a place to keep
 //! it; whatever else is wrong is `Degraded`, since events are still taken. Pure but for asking.
-//! Not here: starting and stopping ([`crate::app::Lifecycle`]).
+//! Not here: starting and stopping ([`chalkstream_access::Lifecycle`]).
 
 use std::sync::Arc;
 
