@@ -62,7 +62,10 @@ fn tables() -> BTreeMap<String, Vec<(String, String)>> {
             tables.insert(part.lines().next().unwrap().to_owned(), columns(part));
         }
         for part in file.split("ALTER TABLE ").skip(1) {
-            let (table, added) = part.split_once(" ADD COLUMN IF NOT EXISTS ").unwrap();
+            // Others change settings.
+            let Some((table, added)) = part.split_once(" ADD COLUMN IF NOT EXISTS ") else {
+                continue;
+            };
             let column = columns(&format!("\n(\n{}\n)\n", added.lines().next().unwrap()));
             tables.get_mut(table).unwrap().extend(column);
         }
